@@ -1,0 +1,1 @@
+"""From stored results to tables, statistics, figures and the report. Never imports torch."""

@@ -1,0 +1,117 @@
+"""What a block is: a frozen dataclass that builds a module and states its costs.
+
+A block is at once the registry entry, the element of a schedule, part of the cache key and what a result
+row prints. The module it builds maps ``x_BTD`` to ``y_BTD`` and carries its memory as a value, so that
+training, prefill in pieces and decoding token by token are one code path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Block",
+    "Context",
+    "Kernel",
+    "OptionError",
+    "Role",
+    "Shape",
+    "State",
+    "at_least_fp32",
+    "split_heads_dim",
+]
+
+Role = Literal["linear", "window", "full", "channel"]
+"""How the memory of a block grows with length: constant, up to a window, without bound, or none at all."""
+
+Kernel = Literal["auto", "reference"]
+"""``auto`` is the fast form for the device; ``reference`` is the paper's loop, for tests and doubt."""
+
+State = Mapping[str, Tensor | int]
+"""The memory of one block after some tokens. A value: passed in, passed out, never kept on the module."""
+
+Context = MutableMapping[str, Any]
+"""What few blocks need beyond x (segment ids, token ids), and where they leave auxiliary losses."""
+
+
+class OptionError(ValueError):
+    """A block's option is impossible, or does not fit the shape it is built for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What all blocks of one model share.
+
+    dim: model width D. heads: number of heads H of every mixer. norm: ``rms`` (gain starts at 1) or
+    ``rms_zero`` (zero-centred: the stored gain starts at 0 and 1 is added). eps: of every norm.
+    """
+
+    dim: int = 128
+    heads: int = 4
+    norm: Literal["rms", "rms_zero"] = "rms"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise OptionError(f"shape: {name} is {value!r}; it must be a whole number of at least 1")
+        if self.norm not in ("rms", "rms_zero"):
+            raise OptionError(f"shape: norm is {self.norm!r}; known are rms and rms_zero")
+        if not self.eps > 0:
+            raise OptionError(f"shape: eps is {self.eps!r}; it must be above 0")
+
+
+@runtime_checkable
+class Block(Protocol):
+    """The protocol of a registry entry; implementations are ``@dataclass(frozen=True, kw_only=True)``.
+
+    ``build`` returns a module with ``forward(x_BTD, state=None, context=None) -> (y_BTD, state)``; it has
+    neither a pre-norm nor a residual of its own, which belong to the model.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def role(self) -> Role: ...
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised module. Raises OptionError where an option does not fit ``shape``."""
+        ...
+
+    def params(self, shape: Shape) -> int:
+        """Learned scalars."""
+        ...
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        """Floating-point scalars held for one sequence after ``length`` tokens; counters apart."""
+        ...
+
+    def flops(self, shape: Shape, length: int) -> int:
+        """Forward FLOPs per token, the mean over a sequence of ``length``.
+
+        Twice the multiply-adds of matrix products, convolutions and scans; causal attention counts the
+        keys that a query really sees.
+        """
+        ...
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """``x`` in float32 if it is a half type, unchanged otherwise: for gates, decays and accumulations."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def split_heads_dim(width: float, heads: int, what: str) -> int:
+    """The per-head share of ``width``, refused with one sentence where it is not a whole number >= 1."""
+    per_head = width / heads
+    if per_head < 1 or abs(per_head - round(per_head)) > 1e-9:
+        raise OptionError(
+            f"{what} is {width:g} wide, which does not split over {heads} heads; "
+            f"choose a width that is a multiple of {heads}"
+        )
+    return round(per_head)
