@@ -1,0 +1,68 @@
+"""What a schedule costs, by formula: parameters, FLOPs per token, state held while decoding, layer counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from blocks import BLOCKS
+from blocks.base import Block, Role, Shape
+from blocks.schedule import Layer, Schedule
+
+__all__ = ["Counts", "counts", "flops_per_token", "layer_role", "params_by_part", "state_size", "strip"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Layers by the memory of their mixers: constant, windowed, growing with length; and their sum."""
+
+    linear: int
+    window: int
+    full: int
+    depth: int
+
+
+def layer_role(layer: Layer) -> Role:
+    """The role of a layer's mixer; the most expensive one if it has several, ``channel`` if it has none."""
+    order: tuple[Role, ...] = ("channel", "linear", "window", "full")
+    return max((block.role for block in layer), key=order.index)
+
+
+def counts(schedule: Schedule) -> Counts:
+    """The realised counts of a schedule, which a ratio cut at some depth does not show."""
+    roles = [layer_role(layer) for layer in schedule]
+    return Counts(roles.count("linear"), roles.count("window"), roles.count("full"), len(roles))
+
+
+def strip(schedule: Schedule, blocks: Mapping[str, type[Block]] = BLOCKS) -> list[str]:
+    """One text per layer, such as ``gdn swiglu``: the names of its blocks."""
+    words = {cls: name for name, cls in blocks.items()}
+    return [" ".join(words[type(block)] for block in layer) for layer in schedule]
+
+
+def params_by_part(
+    schedule: Schedule,
+    shape: Shape,
+    vocab: int,
+    tied: bool = False,
+    blocks: Mapping[str, type[Block]] = BLOCKS,
+) -> dict[str, int]:
+    """Learned scalars of a LanguageModel by part: embedding, each kind of block, norms, head."""
+    words = {cls: name for name, cls in blocks.items()}
+    parts = {"embedding": vocab * shape.dim}
+    for block in (b for layer in schedule for b in layer):
+        name = words[type(block)]
+        parts[name] = parts.get(name, 0) + block.params(shape)
+    parts["norms"] = (sum(len(layer) for layer in schedule) + 1) * shape.dim
+    parts["head"] = 0 if tied else vocab * shape.dim
+    return parts
+
+
+def flops_per_token(schedule: Schedule, shape: Shape, vocab: int, length: int) -> int:
+    """Forward FLOPs per token of a LanguageModel, the mean over ``length`` tokens, head included."""
+    return sum(b.flops(shape, length) for layer in schedule for b in layer) + 2 * shape.dim * vocab
+
+
+def state_size(schedule: Schedule, shape: Shape, length: int) -> int:
+    """Scalars held for one sequence after ``length`` tokens."""
+    return sum(b.state_size(shape, length) for layer in schedule for b in layer)
