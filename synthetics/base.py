@@ -1,0 +1,169 @@
+"""What a task is: a frozen dataclass that draws instances and knows the rule that solves them.
+
+Shape suffixes: N rows, T tokens of an input row, S slots of a layout (pairs of a recall row, and the like).
+
+A task knows nothing of models. Everything random comes from the generator passed to ``sample``; whatever has
+to be the same in all splits (memorization's map) is a field of the task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from blocks.notation import NotationError, check_option
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "Head",
+    "Split",
+    "Task",
+    "TaskError",
+    "check_fields",
+    "distinct",
+    "draw_text",
+    "first_same",
+    "need",
+]
+
+IGNORE = -100
+"""The target where nothing is scored; torch's ``cross_entropy`` skips it by default."""
+
+Split = Literal["train", "valid", "test"]
+"""``valid`` is drawn like ``test``; ``train`` may be supervised at more positions."""
+
+Head = Literal["lm", "autoencoder"]
+"""``lm``: one answer per position, causally. ``autoencoder``: all answers from the last position's vector."""
+
+MAX_VOCAB = 2**20
+MAX_LENGTH = 2**17
+MAX_EXAMPLES = 10**8
+
+
+class TaskError(NotationError):
+    """A task is unknown, an option of it is impossible, or it cannot fill a split."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Instances: ``inputs_NT`` token ids, ``targets_NT`` the answer at each position, or IGNORE; int64."""
+
+    inputs_NT: np.ndarray
+    targets_NT: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.inputs_NT)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """The protocol of a registry entry; implementations are ``@dataclass(frozen=True, kw_only=True)``.
+
+    ``length`` is the suites' own size of a row; ``tokens`` is what a model sees (recall shifts one away).
+    ``LADDER`` lists the harder or easier values of each factor, varied one at a time from the defaults.
+    ``lagged``: the answer stands in the row itself, some tokens back; a window may or may not hold it.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: ClassVar[str]
+    head: ClassVar[Head]
+    lagged: ClassVar[bool]
+    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]]
+
+    @property
+    def vocab(self) -> int:
+        """Number of token ids: the size of the embedding and of the output."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Size of a row as the suite that defined the task counts it."""
+        ...
+
+    @property
+    def train_examples(self) -> int:
+        """Size of the training set."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per input row, T."""
+        ...
+
+    def sample(self, rng: np.random.Generator, n: int, split: Split = "test") -> Batch:
+        """``n`` instances, all randomness from ``rng``."""
+        ...
+
+    def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
+        """The rule: the answer at each position from the tokens up to it, -1 where it says nothing.
+
+        Rows may be any piece of a whole row (a window): the rule then uses what the piece shows.
+        """
+        ...
+
+
+def need(task: Task, ok: bool, message: str) -> None:
+    """Raise TaskError ``"<task>: <message>"`` unless ``ok``."""
+    if not ok:
+        raise TaskError(f"{task.name}: {message}")
+
+
+def check_fields(task: Task) -> None:
+    """Hold every field of ``task`` to its annotation and the common sizes to their bounds.
+
+    A whole number given for a float becomes one, so that equal tasks print, seed and hash the same.
+    Raises TaskError.
+    """
+    for field in dataclasses.fields(task):
+        value = getattr(task, field.name)
+        try:
+            checked = check_option(task.name, type(task), field.name, value)
+        except NotationError as exc:
+            raise TaskError(str(exc)) from None
+        if checked is not value:
+            object.__setattr__(task, field.name, checked)
+    bounds = {"vocab": (4, MAX_VOCAB), "length": (4, MAX_LENGTH), "train_examples": (1, MAX_EXAMPLES)}
+    for name, (low, high) in bounds.items():
+        value = cast(int, getattr(task, name))
+        need(task, low <= value <= high, f"{name} is {value:,}; it must lie between {low:,} and {high:,}")
+
+
+def first_same(ids_NS: np.ndarray) -> np.ndarray:
+    """For each entry the index of the first equal entry of its row (its own index if it is new); [N, S]."""
+    rows, slots = ids_NS.shape
+    order_NS = np.argsort(ids_NS, axis=1, kind="stable")
+    sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
+    starts_NS = np.zeros((rows, slots), dtype=np.int64)
+    starts_NS[:, 1:] = np.where(sorted_NS[:, 1:] != sorted_NS[:, :-1], np.arange(1, slots), 0)
+    np.maximum.accumulate(starts_NS, axis=1, out=starts_NS)
+    first_NS = np.empty_like(order_NS)
+    np.put_along_axis(first_NS, order_NS, np.take_along_axis(order_NS, starts_NS, axis=1), axis=1)
+    return first_NS
+
+
+def distinct(rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int) -> np.ndarray:
+    """Ordered draws of ``k`` distinct numbers below ``ids``, uniform over all such tuples; ``[*shape, k]``.
+
+    The j-th number is uniform among those not taken: a rank below ids - j, moved up past each taken number.
+    """
+    drawn = np.empty((*shape, k), dtype=np.int64)
+    for j in range(k):
+        rank = rng.integers(0, ids - j, size=shape)
+        # The i-th smallest taken number is passed if it stands at or below rank + i.
+        passed = np.sort(drawn[..., :j], axis=-1) - np.arange(j) <= rank[..., None]
+        drawn[..., j] = rank + passed.sum(axis=-1)
+    return drawn
+
+
+def draw_text(batch: Batch, row: int = 0) -> str:
+    """Row ``row`` as two aligned lines: the input, and below it the scored answers (a dot where none is)."""
+    inputs, targets = batch.inputs_NT[row], batch.targets_NT[row]
+    answers = ["." if target == IGNORE else str(target) for target in targets.tolist()]
+    width = max(len(str(inputs.max())), *map(len, answers))
+    lines = (("input ", map(str, inputs.tolist())), ("target", answers))
+    return "\n".join(f"{label} {' '.join(word.rjust(width) for word in words)}" for label, words in lines)

@@ -1,0 +1,72 @@
+"""The only source of data: seeded draws, and splits that cannot share an input row.
+
+A row belongs to one split by a hash of its tokens alone, so no test row is ever a training row, whatever the
+seeds. Of all rows half belong to ``train`` and a quarter each to ``valid`` and ``test``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import numpy as np
+
+from synthetics.base import Batch, Split, Task, TaskError
+from synthetics.protocol import show_task
+
+__all__ = ["draw", "split_of"]
+
+CHUNK = 512
+"""Rows drawn at a time. Fixed, so that the first n rows of a longer draw are the draw of n."""
+
+PATIENCE = 16
+"""Rows drawn per row wanted before a split counts as one that cannot be filled (4 is what chance needs)."""
+
+_BUCKETS: tuple[Split, ...] = ("train", "train", "valid", "test")
+
+
+def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
+    """``n`` instances of ``split``, a function of (canonical task text, split, seed) alone.
+
+    The first m rows are ``draw(task, split, seed, m)``. Raises TaskError if hardly any row of the task falls
+    into the split, as happens where only a few rows exist.
+    """
+    if split not in _BUCKETS:
+        raise TaskError(f"{split!r} is no split; known are train, valid and test")
+    rng = _generator(show_task(task), split, seed)
+    inputs, targets, have = [], [], 0
+    for chunk in itertools.count():
+        if have >= n and chunk > 0:
+            break
+        if chunk * CHUNK >= PATIENCE * (n + CHUNK):
+            raise TaskError(
+                f"{show_task(task)}: only {have} of {n} rows of the {split} split in {chunk * CHUNK:,} draws;"
+                " the task has too few different rows, give it more vocab or length"
+            )
+        batch = task.sample(rng, CHUNK, split)
+        keep_N = split_of(batch.inputs_NT) == _BUCKETS.index(split)
+        inputs.append(batch.inputs_NT[keep_N])
+        targets.append(batch.targets_NT[keep_N])
+        have += int(keep_N.sum())
+    return Batch(np.concatenate(inputs)[:n], np.concatenate(targets)[:n])
+
+
+def split_of(inputs_NT: np.ndarray) -> np.ndarray:
+    """The split of each row as its first index in (train, train, valid, test): 0, 2 or 3; [N]."""
+    weight_T = _mix(np.arange(1, inputs_NT.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
+    hash_N = _mix(((inputs_NT.astype(np.uint64) + np.uint64(1)) * weight_T).sum(axis=1, dtype=np.uint64))
+    bucket_N = (hash_N >> np.uint64(62)).astype(np.int64)
+    return np.where(bucket_N == 1, 0, bucket_N)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser (Steele et al. 2014), uint64 -> uint64: each output bit hangs on all of x."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _generator(text: str, split: Split, seed: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{text}\n{split}\n{seed}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
