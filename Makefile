@@ -1,0 +1,46 @@
+# make install    a virtual environment in .venv with everything in it (again only when its inputs changed)
+# make run        the first sweep: which ratio of linear to full attention? 15 minutes, a report at the end
+# make test       lint, types and all tests
+# make lint       ruff and pyright alone
+# make clean      remove .venv and caches; runs/ stays
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install run test lint browser clean
+
+install: $(STAMP)
+
+# pip learnt to read dependency groups in 25.1.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; give a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+run: install
+	$(BIN)/lab sweep ratios.yaml --time 15m
+
+test: install browser lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The report is looked at in a real browser. Without one those tests are skipped and say so.
+browser:
+	@command -v chromium >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null && exit 0; \
+	fi; \
+	echo "no chromium here: the tests that open the report in a browser are skipped" >&2
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
