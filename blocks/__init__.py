@@ -6,8 +6,17 @@ and one line here; the contract tests, the command line and the recipes pick it 
 
 from __future__ import annotations
 
+from blocks.attention import Attention
 from blocks.base import Block
+from blocks.ffn import MLP, Sparse, SwiGLU
+from blocks.fox import FoX
 
-BLOCKS: dict[str, type[Block]] = {}
+BLOCKS: dict[str, type[Block]] = {
+    "attn": Attention,
+    "fox": FoX,
+    "swiglu": SwiGLU,
+    "mlp": MLP,
+    "sparse": Sparse,
+}
 
 __all__ = ["BLOCKS"]

@@ -1,0 +1,170 @@
+"""Softmax attention: grouped queries, rotary positions on part of the head, sliding window, QK-norm.
+
+B batch, T new tokens, S keys (cached and new), D model width, H query heads, G key-value heads, R = H / G
+queries per key, K head width. Linear layers start at U(-1, 1) / sqrt(inputs) and have no bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.parts import make_norm, rope
+
+__all__ = ["Attention", "attention", "attention_reference", "key_value_heads", "keys_seen"]
+
+
+def attention_reference(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int | None) -> Tensor:
+    """softmax(q k / sqrt(K)) v, query by query over the keys it sees (Vaswani et al. 2017, eq. 1).
+
+    The queries are the last T of S positions; each sees itself and what lies before it, ``window`` keys at
+    most. Query head h reads key-value head h // R. Returns o_BTHK.
+    """
+    past = k_BSGK.shape[1] - q_BTHK.shape[1]
+    q_BTGRK = q_BTHK.unflatten(2, (k_BSGK.shape[2], -1)) * q_BTHK.shape[3] ** -0.5
+    out = []
+    for t in range(q_BTHK.shape[1]):
+        end = past + t + 1
+        seen = slice(0 if window is None else max(0, end - window), end)
+        scores = torch.einsum("bgrk,bsgk->bgrs", q_BTGRK[:, t], k_BSGK[:, seen])
+        weights = at_least_fp32(scores).softmax(-1).to(v_BSGK.dtype)
+        out.append(torch.einsum("bgrs,bsgk->bgrk", weights, v_BSGK[:, seen]).flatten(1, 2))
+    return torch.stack(out, dim=1)
+
+
+def attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int | None) -> Tensor:
+    """The same function for all queries at once, by PyTorch's fused attention."""
+    length, size, repeat = q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[2] // k_BSGK.shape[2]
+    if repeat > 1:
+        k_BSGK, v_BSGK = (x.repeat_interleave(repeat, dim=2) for x in (k_BSGK, v_BSGK))
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
+    if length == size and (window is None or window >= size):
+        mask, causal = None, True
+    else:
+        mask, causal = _visible(length, size, window, q.device), False
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        # The backward pass of the fused kernel is slow there: three times the explicit form's.
+        seen = _visible(length, size, window, q.device) if mask is None else mask
+        scores = torch.matmul(q, k.mT).float() * q.shape[3] ** -0.5
+        o = torch.matmul(scores.masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype), v)
+    else:
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    return o.transpose(1, 2)
+
+
+def _visible(length: int, size: int, window: int | None, device: torch.device) -> Tensor:
+    """[T, S] True where one of the last ``length`` of ``size`` positions sees a key."""
+    query = torch.arange(size - length, size, device=device)[:, None]
+    age = query - torch.arange(size, device=device)
+    return age >= 0 if window is None else (age >= 0) & (age < window)
+
+
+def key_value_heads(name: str, kv_heads: int | None, shape: Shape) -> int:
+    """G, by default H. Raises OptionError where the query heads do not share them evenly."""
+    groups = shape.heads if kv_heads is None else kv_heads
+    if shape.heads % groups:
+        raise OptionError(
+            f"{name}: kv_heads is {groups}, which does not divide the {shape.heads} heads of the shape; "
+            f"choose a divisor of {shape.heads}"
+        )
+    return groups
+
+
+def keys_seen(length: int, window: int | None = None) -> float:
+    """Keys that a query sees, the mean over ``length`` tokens: (T + 1) / 2, less with a window."""
+    width = length if window is None else min(window, length)
+    return (width * (width + 1) / 2 + (length - width) * width) / length
+
+
+class _Mixer(nn.Module):
+    def __init__(self, block: Attention, shape: Shape, kernel: Kernel) -> None:
+        super().__init__()
+        self.groups, self.width = block.widths(shape)
+        self.window, self.base, self.rotary = block.window, block.base, block.rotary(shape)
+        self.core = attention_reference if kernel == "reference" else attention
+        inner, kept = shape.heads * self.width, self.groups * self.width
+        self.q = nn.Linear(shape.dim, inner, bias=False)
+        self.k = nn.Linear(shape.dim, kept, bias=False)
+        self.v = nn.Linear(shape.dim, kept, bias=False)
+        self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
+        self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
+        self.out = nn.Linear(inner, shape.dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
+    ) -> tuple[Tensor, State]:
+        q, k, v = (layer(x_BTD).unflatten(-1, (-1, self.width)) for layer in (self.q, self.k, self.v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        before: Mapping[str, Any] = state or {}
+        if before:
+            k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
+        size = k.shape[1]
+        start = 0 if self.window is None else max(0, size - self.window + 1)
+        after: State = {"k": k[:, start:], "v": v[:, start:]}
+        # Only distances matter, so positions count from the first key still held.
+        q = rope(q, size - q.shape[1], self.rotary, self.base)
+        k = rope(k, 0, self.rotary, self.base)
+        return self.out(self.core(q, k, v, self.window).flatten(2)), after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Softmax attention (Vaswani et al. 2017). Its state is the keys (before rotation) and the values.
+
+    kv_heads: heads of keys and values, a divisor of the query heads; None for as many (Ainslie et al. 2023).
+    rope: the share of each head that is rotated by position, 0 for no positions at all; the rotated width is
+    rounded down to an even number. base: of the rotation's wavelengths. window: the keys that a token sees,
+    itself included; None for all. qk_norm: RMSNorm on each head's query and key, one gain for all heads.
+    """
+
+    kv_heads: int | None = None
+    rope: float = 1.0
+    base: float = 10_000.0
+    window: int | None = None
+    qk_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("kv_heads", self.kv_heads), ("window", self.window)):
+            if value is not None and value < 1:
+                raise OptionError(f"attn: {name} is {value}; it must be at least 1, or None")
+        if not 0 <= self.rope <= 1:
+            raise OptionError(f"attn: rope is {self.rope:g}; it is a share of the head and lies in [0, 1]")
+        if not self.base > 1:
+            raise OptionError(f"attn: base is {self.base:g}; it must be above 1")
+
+    @property
+    def role(self) -> Role:
+        return "full" if self.window is None else "window"
+
+    def widths(self, shape: Shape) -> tuple[int, int]:
+        """(G, K): key-value heads and the width of a head. Raises OptionError where they do not fit."""
+        width = split_heads_dim(shape.dim, shape.heads, "attn: the model")
+        return key_value_heads("attn", self.kv_heads, shape), width
+
+    def rotary(self, shape: Shape) -> int:
+        """Channels of each head that are rotated."""
+        return 2 * int(self.rope * self.widths(shape)[1] / 2)
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
+        return _Mixer(self, shape, kernel)
+
+    def params(self, shape: Shape) -> int:
+        groups, width = self.widths(shape)
+        return 2 * shape.dim * width * (shape.heads + groups) + (2 * width if self.qk_norm else 0)
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        groups, width = self.widths(shape)
+        return 2 * groups * width * (length if self.window is None else min(length, self.window - 1))
+
+    def flops(self, shape: Shape, length: int) -> int:
+        groups, width = self.widths(shape)
+        projections = 2 * shape.dim * width * (shape.heads + groups)
+        return round(2 * (projections + 2 * shape.heads * width * keys_seen(length, self.window)))

@@ -1,0 +1,207 @@
+"""Channel mixers: SwiGLU, a plain MLP, and SwiGLU whose hidden activations are cut to the largest few.
+
+B batch, T time, D model width, F hidden width. They keep no memory: their state is empty.
+Linear layers start at U(-1, 1) / sqrt(inputs), have no bias, and gate and up are two matrices (one matrix
+that is split afterwards costs a copy in the backward pass).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
+
+__all__ = ["MLP", "Sparse", "SwiGLU", "keep_largest", "keep_largest_reference", "soft_largest"]
+
+
+def keep_largest_reference(u_BTF: Tensor, k: int) -> Tensor:
+    """``u`` where its magnitude is among its token's ``k`` largest, else 0; ties go to the lowest index."""
+    order = u_BTF.abs().argsort(dim=-1, descending=True, stable=True)
+    return u_BTF * torch.zeros_like(u_BTF).scatter(-1, order[..., :k], 1.0)
+
+
+def keep_largest(u_BTF: Tensor, k: int) -> Tensor:
+    """The same function by selection of the k-th magnitude, without a sort."""
+    size = u_BTF.detach().abs()
+    cut = _kth_largest(size, k)
+    above, tied = size > cut, size == cut
+    room = k - above.sum(-1, keepdim=True)
+    return u_BTF * (above | (tied & (tied.cumsum(-1, dtype=torch.int32) <= room)))
+
+
+def soft_largest(u_BTF: Tensor, k: int, temperature: float) -> Tensor:
+    """``u * sigmoid((|u| - c) / temperature)``, c the k-th largest magnitude of the token, detached.
+
+    The k-th value itself is halved; a temperature towards 0 gives the hard cut.
+    """
+    wide = at_least_fp32(u_BTF)
+    cut = _kth_largest(wide.detach().abs(), k)
+    return (wide * torch.sigmoid((wide.abs() - cut) / temperature)).to(u_BTF.dtype)
+
+
+def _kth_largest(size_BTF: Tensor, k: int) -> Tensor:
+    # Twice as fast on CPU as kthvalue, and as topk that sorts.
+    return size_BTF.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+_ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "relu2": _relu2,
+    "silu": F.silu,
+}
+
+
+class _SwiGLU(nn.Module):
+    def __init__(self, dim: int, hidden: int, select: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.select = select
+        self.gate = nn.Linear(dim, hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
+    ) -> tuple[Tensor, State]:
+        u_BTF = F.silu(self.gate(x_BTD)) * self.up(x_BTD)
+        if self.select is not None:
+            u_BTF = self.select(u_BTF)
+        return self.down(u_BTF), {}
+
+
+class _MLP(nn.Module):
+    def __init__(self, dim: int, hidden: int, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = act
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
+    ) -> tuple[Tensor, State]:
+        return self.down(self.act(self.up(x_BTD))), {}
+
+
+def _hidden(name: str, expand: float, dim: int) -> int:
+    """expand * dim, rounded. Raises OptionError where nothing is left."""
+    hidden = round(expand * dim)
+    if hidden < 1:
+        raise OptionError(
+            f"{name}: expand is {expand:g}, which leaves no hidden channel at dim {dim}; raise it"
+        )
+    return hidden
+
+
+def _check_expand(name: str, expand: float) -> None:
+    if not expand > 0:
+        raise OptionError(f"{name}: expand is {expand:g}; it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwiGLU:
+    """W_down (silu(W_gate x) * W_up x) (Shazeer 2020, eq. 6), hidden width round(expand * D)."""
+
+    role: ClassVar[Role] = "channel"
+    expand: float = 8 / 3
+
+    def __post_init__(self) -> None:
+        _check_expand("swiglu", self.expand)
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised module. Raises OptionError where no hidden channel is left."""
+        return _SwiGLU(shape.dim, _hidden("swiglu", self.expand, shape.dim))
+
+    def params(self, shape: Shape) -> int:
+        return 3 * shape.dim * _hidden("swiglu", self.expand, shape.dim)
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        return 0
+
+    def flops(self, shape: Shape, length: int) -> int:
+        return 2 * self.params(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    """W_down act(W_up x), hidden width round(expand * D). act: gelu (exact), relu, relu2 (squared), silu."""
+
+    role: ClassVar[Role] = "channel"
+    expand: float = 4.0
+    act: Literal["gelu", "relu", "relu2", "silu"] = "gelu"
+
+    def __post_init__(self) -> None:
+        _check_expand("mlp", self.expand)
+        if self.act not in _ACTS:
+            raise OptionError(f"mlp: act is {self.act!r}; known are {', '.join(_ACTS)}")
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised module. Raises OptionError where no hidden channel is left."""
+        return _MLP(shape.dim, _hidden("mlp", self.expand, shape.dim), _ACTS[self.act])
+
+    def params(self, shape: Shape) -> int:
+        return 2 * shape.dim * _hidden("mlp", self.expand, shape.dim)
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        return 0
+
+    def flops(self, shape: Shape, length: int) -> int:
+        return 2 * self.params(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparse:
+    """SwiGLU that keeps the k = ceil(k_ratio * F) largest hidden activations of each token, by magnitude.
+
+    The same function in training and in evaluation. mask: ``hard`` sets the rest to 0 (ties go to the lowest
+    index); ``soft`` weighs u by sigmoid((|u| - c) / temperature), c the k-th largest magnitude. No gradient
+    flows through the choice. FLOPs count the matrices whole: the zeros are not skipped.
+    """
+
+    role: ClassVar[Role] = "channel"
+    expand: float = 8 / 3
+    k_ratio: float = 0.5
+    mask: Literal["hard", "soft"] = "hard"
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_expand("sparse", self.expand)
+        if not 0 < self.k_ratio <= 1:
+            raise OptionError(f"sparse: k_ratio is {self.k_ratio:g}; it must lie in (0, 1]")
+        if self.mask not in ("hard", "soft"):
+            raise OptionError(f"sparse: mask is {self.mask!r}; known are hard and soft")
+        if not self.temperature > 0:
+            raise OptionError(f"sparse: temperature is {self.temperature:g}; it must be above 0")
+
+    def kept(self, shape: Shape) -> int:
+        """k, the number of hidden activations that a token keeps."""
+        # The small step back undoes products such as 0.07 * 100 = 7.000000000000001.
+        return max(1, math.ceil(self.k_ratio * _hidden("sparse", self.expand, shape.dim) - 1e-9))
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised module. Raises OptionError where no hidden channel is left."""
+        k, hard = self.kept(shape), keep_largest_reference if kernel == "reference" else keep_largest
+
+        def select(u_BTF: Tensor) -> Tensor:
+            return hard(u_BTF, k) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
+
+        return _SwiGLU(shape.dim, _hidden("sparse", self.expand, shape.dim), select)
+
+    def params(self, shape: Shape) -> int:
+        return 3 * shape.dim * _hidden("sparse", self.expand, shape.dim)
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        return 0
+
+    def flops(self, shape: Shape, length: int) -> int:
+        return 2 * self.params(shape)

@@ -1,0 +1,196 @@
+"""Forgetting attention: softmax attention in which what lies between a key and a query fades the key.
+
+B batch, T new tokens, P cached keys, S = P + T, C tokens of a piece, D model width, H query heads,
+G key-value heads, R = H / G queries per key, K head width. Linear layers start at U(-1, 1) / sqrt(inputs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blocks.attention import key_value_heads, keys_seen
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.parts import ShortConv, make_norm
+
+__all__ = ["FoX", "forgetting_attention", "forgetting_attention_reference"]
+
+PIECE = 128
+"""Queries that the fast form handles at once."""
+
+
+def forgetting_attention_reference(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """softmax(q_i k_j / sqrt(K) + log f_{j+1} + ... + log f_i) v_j over j <= i (Lin et al. 2025, eq. 5).
+
+    The queries are the last T of S positions. ``faded_BPH`` is what each cached key has already lost: the sum
+    of log f over the tokens that came after it. Query head h reads key-value head h // R. Returns o_BTHK and
+    the same sums for all S keys as of the last token.
+    """
+    past, heads = faded_BPH.shape[1], (k_BSGK.shape[2], -1)
+    q_BTGRK = q_BTHK.unflatten(2, heads) * q_BTHK.shape[3] ** -0.5
+    faded, out = faded_BPH, []
+    for t in range(q_BTHK.shape[1]):
+        end = past + t + 1
+        faded = torch.cat([faded + log_f_BTH[:, t : t + 1], torch.zeros_like(log_f_BTH[:, :1])], dim=1)
+        scores = at_least_fp32(torch.einsum("bgrk,bsgk->bgrs", q_BTGRK[:, t], k_BSGK[:, :end]))
+        weights = (scores + faded.movedim(1, 2).unflatten(1, heads)).softmax(-1).to(v_BSGK.dtype)
+        out.append(torch.einsum("bgrs,bsgk->bgrk", weights, v_BSGK[:, :end]).flatten(1, 2))
+    return torch.stack(out, dim=1), faded
+
+
+def forgetting_attention(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same function, ``PIECE`` queries at a time.
+
+    Within a row of scores the sums up to query i and up to the piece's last token differ by a constant, which
+    softmax drops: the bias belongs to the key alone. It is counted anew for every piece, back from its end,
+    so that two long sums are never subtracted and keys far behind keep their precision.
+    """
+    past, repeat = faded_BPH.shape[1], q_BTHK.shape[2] // k_BSGK.shape[2]
+    if repeat > 1:
+        k_BSGK, v_BSGK = (x.repeat_interleave(repeat, dim=2) for x in (k_BSGK, v_BSGK))
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
+    faded, out = faded_BPH, []
+    for start in range(0, q.shape[2], PIECE):
+        end = min(start + PIECE, q.shape[2])
+        faded = _fade(faded, log_f_BTH[:, start:end])
+        seen = slice(0, past + end)
+        out.append(_attend(q[:, :, start:end], k[:, :, seen], v[:, :, seen], faded.transpose(1, 2)))
+    return torch.cat(out, dim=2).transpose(1, 2), faded
+
+
+def _fade(faded_BPH: Tensor, log_f_BCH: Tensor) -> Tensor:
+    """The sums of all keys after C more tokens: old ones lose their total, each new one what follows it."""
+    from_BCH = log_f_BCH.flip(1).cumsum(1).flip(1)
+    return torch.cat([faded_BPH + from_BCH[:, :1], from_BCH[:, 1:], torch.zeros_like(from_BCH[:, :1])], dim=1)
+
+
+def _attend(q_BHCK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, bias_BHS: Tensor) -> Tensor:
+    """Causal attention of the last C positions with a bias per key."""
+    q, k, v = (x.flatten(0, 1) for x in (q_BHCK, k_BHSK, v_BHSK))
+    bias = bias_BHS.flatten(0, 1)[:, None]
+    scale, later = q.shape[2] ** -0.5, k.shape[1] - q.shape[1] + 1
+    if q.dtype == bias.dtype:
+        scores = torch.baddbmm(bias, q, k.mT, alpha=scale)
+    else:
+        # Half types: the product may round, the sums of gates may not.
+        scores = torch.bmm(q, k.mT).to(bias.dtype) * scale + bias
+    hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(later)
+    weights = scores.masked_fill_(hidden, -torch.inf).softmax(-1).to(v.dtype)
+    return torch.bmm(weights, v).unflatten(0, q_BHCK.shape[:2])
+
+
+class _Mixer(nn.Module):
+    def __init__(self, block: FoX, shape: Shape, kernel: Kernel) -> None:
+        super().__init__()
+        groups, self.width = block.widths(shape)
+        self.core = forgetting_attention_reference if kernel == "reference" else forgetting_attention
+        inner, kept = shape.heads * self.width, groups * self.width
+        self.q = nn.Linear(shape.dim, inner, bias=False)
+        self.k = nn.Linear(shape.dim, kept, bias=False)
+        self.v = nn.Linear(shape.dim, kept, bias=False)
+        self.forget = nn.Linear(shape.dim, shape.heads)
+        nn.init.constant_(self.forget.bias, block.forget_bias)
+        self.k_conv = ShortConv(kept, block.conv) if block.conv else None
+        self.v_conv = ShortConv(kept, block.conv) if block.conv else None
+        self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
+        self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
+        self.out_norm = make_norm(shape, self.width) if block.output_norm else None
+        self.gate = nn.Linear(shape.dim, inner, bias=False) if block.output_gate else None
+        self.gate_act = F.silu if block.output_gate == "silu" else torch.sigmoid
+        self.out = nn.Linear(inner, shape.dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
+    ) -> tuple[Tensor, State]:
+        before: Mapping[str, Any] = state or {}
+        after: dict[str, Tensor | int] = {}
+        q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
+        if self.k_conv is not None and self.v_conv is not None:
+            k, after["k_conv"] = self.k_conv(k, before.get("k_conv"))
+            v, after["v_conv"] = self.v_conv(v, before.get("v_conv"))
+        q, k, v = (x.unflatten(-1, (-1, self.width)) for x in (q, k, v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        log_f = F.logsigmoid(at_least_fp32(self.forget(x_BTD)))
+        faded = log_f[:, :0]
+        if before:
+            k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
+            faded = before["faded"]
+        o, after["faded"] = self.core(q, k, v, log_f, faded)
+        after["k"], after["v"] = k, v
+        if self.out_norm is not None:
+            o = self.out_norm(o)
+        o = o.flatten(2)
+        if self.gate is not None:
+            o = o * self.gate_act(self.gate(x_BTD))
+        return self.out(o), after
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoX:
+    """Forgetting attention (Lin et al. 2025), without positions: the forget gate orders the keys.
+
+    f = sigmoid(W x + forget_bias) per head; the bias is learned and starts at 0 as in the authors' code, so
+    that a key loses half its weight per token. Its state is the keys, the values, and per head what each key has
+    lost so far, counted back from the last token.
+
+    The parts of the paper's "Pro" form: output_gate (multiply the output by sigmoid(W x), or silu),
+    output_norm (RMSNorm of each head's output), qk_norm (RMSNorm on each head's query and key) and conv
+    (taps of a short convolution with SiLU on keys and on values, 0 for none; it takes the place of the
+    paper's token shift). kv_heads: heads of keys and values, a divisor of the query heads; None for as many.
+    """
+
+    role: ClassVar[Role] = "full"
+    kv_heads: int | None = None
+    forget_bias: float = 0.0
+    output_gate: Literal["sigmoid", "silu"] | None = None
+    output_norm: bool = False
+    qk_norm: bool = False
+    conv: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise OptionError(f"fox: kv_heads is {self.kv_heads}; it must be at least 1, or None")
+        if self.output_gate not in (None, "sigmoid", "silu"):
+            raise OptionError(f"fox: output_gate is {self.output_gate!r}; known are None, sigmoid and silu")
+        if self.conv < 0:
+            raise OptionError(f"fox: conv is {self.conv}; it must be 0 (none) or the number of taps")
+
+    def widths(self, shape: Shape) -> tuple[int, int]:
+        """(G, K): key-value heads and the width of a head. Raises OptionError where they do not fit."""
+        width = split_heads_dim(shape.dim, shape.heads, "fox: the model")
+        return key_value_heads("fox", self.kv_heads, shape), width
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
+        return _Mixer(self, shape, kernel)
+
+    def _products(self, shape: Shape) -> int:
+        """Weights that multiply every token: projections, gates, convolutions."""
+        groups, width = self.widths(shape)
+        inner, kept = shape.heads * width, groups * width
+        gate = shape.dim * inner if self.output_gate else 0
+        return 2 * shape.dim * (inner + kept) + shape.dim * shape.heads + gate + 2 * self.conv * kept
+
+    def params(self, shape: Shape) -> int:
+        width = self.widths(shape)[1]
+        norms = (2 * width if self.qk_norm else 0) + (width if self.output_norm else 0)
+        return self._products(shape) + shape.heads + norms
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        groups, width = self.widths(shape)
+        kept = 2 * groups * width
+        return length * (kept + shape.heads) + kept * max(self.conv - 1, 0)
+
+    def flops(self, shape: Shape, length: int) -> int:
+        inner = shape.heads * self.widths(shape)[1]
+        return round(2 * (self._products(shape) + 2 * inner * keys_seen(length)))
