@@ -1,0 +1,292 @@
+"""Figures of a sweep: a board or a ranking in, a plotly Figure out, nothing read and nothing written.
+
+Colours hold for colour-blind readers and on light and dark pages: all are of middle lightness, backgrounds
+are clear, and text is a grey that a page may override. Labels that differ in one number are on one ramp
+from blue over grey to orange; others take the palette of Okabe and Ito (2008). Line dashes repeat what colour
+says. Text from users is escaped, because plotly reads a small HTML in every string.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+import polars as pl
+
+from analysis.stats import Ranking
+from analysis.tables import Board, natural, one_number
+from analysis.words import score_name, value_text
+
+__all__ = ["ROLE_COLOURS", "by_position", "colours", "cost", "heatmap", "learning_curve"]
+
+INK = "#767b85"
+GRID = "rgba(128,132,142,0.25)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#a89a00")
+RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
+_HEAT = [[0.0, "#33436f"], [0.5, "#7c7b78"], [1.0, "#f3dc4b"]]
+
+
+def colours(labels: Sequence[str]) -> dict[str, str]:
+    """A colour per label: a ramp when the labels differ in one number, else a palette."""
+    order = sorted(labels, key=natural)
+    if one_number(order):
+        return {label: _ramp(place / (len(order) - 1)) for place, label in enumerate(order)}
+    return {label: OKABE_ITO[place % len(OKABE_ITO)] for place, label in enumerate(order)}
+
+
+def heatmap(ranking: Ranking) -> go.Figure:
+    """Candidates (best on top) by tasks, between a row of the possible (ceiling) and one of luck (chance).
+
+    The text is the score. The colour is where it stands between chance and ceiling of its task, so columns
+    compare; for steps it is the share of the budget that was not needed.
+    """
+    tasks = ranking.tasks
+    names = [_safe(row.label) for row in ranking.rows]
+    values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
+    top, bottom = _ends(ranking)
+    if ranking.score == "steps":
+        shade = [
+            [1 - v / worst if worst else 0.0 for v, worst in zip(row, bottom, strict=True)] for row in values
+        ]
+        names, values, shade = [*names, "budget"], [*values, bottom], [*shade, [0.0] * len(tasks)]
+    else:
+        shade = [[_place(v, *end) for v, *end in zip(row, bottom, top, strict=True)] for row in values]
+        names = ["ceiling", *names, "chance"]
+        values = [top, *values, bottom]
+        shade = [[1.0] * len(tasks), *shade, [0.0] * len(tasks)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shade,
+            x=[_safe(task.task).replace("_", "<br>") for task in tasks],
+            y=list(range(len(names))),
+            text=[[value_text(ranking, value) for value in row] for row in values],
+            customdata=[[name] * len(tasks) for name in names],
+            texttemplate="%{text}",
+            hovertemplate="%{customdata}, %{x}: %{text}<extra></extra>",
+            zmin=0,
+            zmax=1,
+            colorscale=_HEAT,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    figure.update_xaxes(type="category", side="top", showgrid=False)
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+    )
+    if ranking.score != "steps":
+        for edge in (0.5, len(names) - 1.5):
+            figure.add_hline(y=edge, line={"color": INK, "width": 1.5})
+    return _styled(figure, height=96 + 34 * len(names))
+
+
+def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
+    """Test accuracy by step on one task: the mean over seeds, a band from the lowest to the highest seed.
+
+    data is ``tables.curves``. Labels stand at the ends of the lines, moved apart; candidates that are not in
+    ``named`` are thin grey lines. Dashed grey lines mark chance and ceiling.
+    """
+    data = data.filter(pl.col("task") == task)
+    facts = ranked.tasks.filter(pl.col("task") == task).row(0, named=True)
+    figure = go.Figure()
+    palette = colours(ranked.labels)
+    ends: list[tuple[float, str]] = []
+    for place, label in enumerate(ranked.labels):
+        part = data.filter(pl.col("label") == label)
+        steps, mean = part["step"].to_list(), part["mean"].to_list()
+        if label in named:
+            figure.add_trace(_band(steps, part["low"].to_list(), part["high"].to_list(), palette[label]))
+            ends.append((mean[-1], label))
+        figure.add_trace(_line(steps, mean, label, place, palette[label] if label in named else None, "step"))
+    last = max(data["step"].to_list())
+    _level(figure, facts["chance"], "chance")
+    _level(figure, facts["ceiling"], "ceiling")
+    _end_labels(figure, ends, last, palette)
+    figure.update_xaxes(title="training step", range=[0, last])
+    figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
+    return _styled(figure, height=300, right=14 + 7 * max(len(label) for label in ranked.labels))
+
+
+def cost(ranking: Ranking, what: str) -> go.Figure:
+    """Score against ``state`` (scalars held per sequence) or ``flops`` (per token), with 95 % intervals.
+
+    A ring marks the cheapest candidate that is shown to be within the margin of the best; the dashed line is
+    the margin itself. The axis is logarithmic when the costs span more than a factor of four.
+    """
+    title = {"state": "state, scalars per sequence", "flops": "forward FLOPs per token"}[what]
+    palette = colours([row.label for row in ranking.rows])
+    figure = go.Figure()
+    for row in sorted(ranking.rows, key=lambda row: natural(row.label)):
+        low, high = row.interval or (row.score, row.score)
+        ring = row.label == ranking.cheapest
+        figure.add_trace(
+            go.Scatter(
+                x=[getattr(row, what)],
+                y=[row.score],
+                error_y={
+                    "type": "data",
+                    "array": [high - row.score],
+                    "arrayminus": [row.score - low],
+                    "color": palette[row.label],
+                    "thickness": 1.5,
+                    "width": 4,
+                },
+                mode="markers+text",
+                text=[_safe(row.label)],
+                textposition="middle right",
+                textfont={"color": palette[row.label], "size": 12},
+                marker={
+                    "color": palette[row.label],
+                    "size": 16 if ring else 10,
+                    "symbol": "circle-dot" if ring else "circle",
+                    "line": {"color": INK, "width": 2.5 if ring else 0},
+                },
+                name=_safe(row.label),
+                hovertemplate=f"%{{x:,}}: {value_text(ranking, row.score)}",
+                cliponaxis=False,
+            )
+        )
+    sign = 1 if ranking.score == "steps" else -1
+    if len(ranking.rows) > 1:
+        _level(figure, ranking.best.score + sign * ranking.margin, "best less the margin")
+    costs = [getattr(row, what) for row in ranking.rows]
+    figure.update_xaxes(title=title, tickformat="~s")
+    if min(costs) > 0 and max(costs) > 4 * min(costs):
+        figure.update_xaxes(type="log", dtick="D2")
+    figure.update_yaxes(title=score_name(ranking))
+    return _styled(figure, height=340, right=14 + 7 * max(len(row.label) for row in ranking.rows))
+
+
+def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
+    """Final accuracy by position in the sequence on a task's longest setting; data: ``tables.positions``."""
+    data = data.filter(pl.col("task") == task)
+    palette = colours(ranked.labels)
+    figure = go.Figure()
+    ends: list[tuple[float, str]] = []
+    for place, label in enumerate(ranked.labels):
+        part = data.filter(pl.col("label") == label)
+        if part.is_empty():
+            continue
+        at, mean = part["position"].to_list(), part["mean"].to_list()
+        if label in named:
+            ends.append((mean[-1], label))
+        figure.add_trace(
+            _line(at, mean, label, place, palette[label] if label in named else None, "position")
+        )
+    last = max(data["position"].to_list())
+    _end_labels(figure, ends, last, palette)
+    _level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance")
+    figure.update_xaxes(title="position in the sequence")
+    figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
+    return _styled(figure, height=300, right=14 + 7 * max(len(label) for label in ranked.labels))
+
+
+def _safe(text: str) -> str:
+    """Text for plotly, which reads a small HTML in strings and takes ``%{`` for a template."""
+    return html.escape(text, quote=False)
+
+
+def _ramp(place: float) -> str:
+    low, high = (RAMP[0], RAMP[1]) if place < 0.5 else (RAMP[1], RAMP[2])
+    share = 2 * place if place < 0.5 else 2 * place - 1
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(low, high, strict=True))
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.16)"
+
+
+def _band(steps: list[int], low: list[float], high: list[float], colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=steps + steps[::-1],
+        y=high + low[::-1],
+        fill="toself",
+        fillcolor=_faint(colour),
+        line={"width": 0},
+        hoverinfo="skip",
+    )
+
+
+def _line(x: list[int], y: list[float], label: str, place: int, colour: str | None, unit: str) -> go.Scatter:
+    """One candidate's line; without a colour it is thin and grey."""
+    look = {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]}
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        name=_safe(label),
+        line=look if colour else {"color": GRID, "width": 1},
+        hovertemplate=f"{unit} %{{x}}: %{{y:.3f}}",
+    )
+
+
+def _end_labels(
+    figure: go.Figure, ends: Sequence[tuple[float, str]], last: float, palette: Mapping[str, str]
+) -> None:
+    """Write each label at the right end of its line, in the line's colour."""
+    for at, label in _apart(ends, 0.075):
+        figure.add_annotation(
+            x=last,
+            y=at,
+            text=_safe(label),
+            xanchor="left",
+            xshift=4,
+            showarrow=False,
+            font={"color": palette[label], "size": 12},
+        )
+
+
+def _place(value: float, chance: float, ceiling: float) -> float:
+    return min(1.0, max(0.0, (value - chance) / (ceiling - chance))) if ceiling > chance else 1.0
+
+
+def _ends(ranking: Ranking) -> tuple[list[float], list[float]]:
+    """Per task, the best and the worst a score can reasonably be."""
+    if ranking.score == "steps":
+        return [0.0] * len(ranking.tasks), [task.budget for task in ranking.tasks]
+    return [task.ceiling for task in ranking.tasks], [task.chance for task in ranking.tasks]
+
+
+def _level(figure: go.Figure, value: float, name: str) -> None:
+    figure.add_hline(
+        y=value,
+        line={"color": INK, "width": 1, "dash": "dash"},
+        annotation={"text": name, "font": {"size": 11, "color": INK}, "xanchor": "left", "x": 0.01},
+        annotation_position="top left",
+    )
+
+
+def _apart(ends: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:
+    """Heights for labels at line ends, in the order of the lines, no two closer than ``least``."""
+    placed: list[tuple[float, str]] = []
+    for at, label in sorted(ends):
+        placed.append((max(at, placed[-1][0] + least) if placed else at, label))
+    over = max(0.0, placed[-1][0] - 1.03) if placed else 0.0
+    return [(at - over, label) for at, label in placed]
+
+
+def _styled(figure: go.Figure, height: int, right: int = 12) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 8, "r": right, "t": 14, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": INK},
+        showlegend=False,
+        hovermode="closest",
+    )
+    figure.update_xaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8)
+    figure.update_yaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8)
+    return figure

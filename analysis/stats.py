@@ -1,0 +1,347 @@
+"""Statistics of a sweep: intervals over seeds, paired differences, the ranking and what may be said of it.
+
+Tasks are fixed effects: the answer is about these tasks, and only seeds are a sample. With x[t, s] the score
+on task t at seed s, the score of a candidate is the unweighted mean over tasks of its mean over seeds, and
+
+    SE^2 = (1 / T^2) * sum_t v_t,  v_t = var_s(x[t, s]) / n_t,  df = (sum_t v_t)^2 / sum_t (v_t^2 / (n_t - 1))
+
+(Welch 1947, "The generalization of Student's problem when several different population variances are
+involved", Biometrika 34; Satterthwaite 1946, Biometrics Bulletin 2). The interval is mean +- t(df) * SE.
+Two candidates are compared by the same formula on x_a[t, s] - x_b[t, s]: the same task at the same seed has
+the same data, so what is shared cancels.
+
+The best candidate is picked by looking at the data, so a comparison with it is one of the extreme pair. The
+p-values of ALL pairs are therefore corrected together (Holm 1979, Scand. J. Statist. 6): if all candidates
+are equal, the chance that any is said to be worse stays within 5 %. Correcting only the comparisons with the
+best would let it grow past that.
+
+Steps to a threshold are read off a grid of evaluations. Their variance is taken as no less than that of the
+rounding, spacing^2 / 12 a run (Sheppard's term), or seeds that share a grid point would look certain.
+
+Non-inferior: the one-sided 95 % upper bound of (best - it), mean + t(0.95, df) * SE, is within the margin.
+Not corrected: that the best is picked by looking makes its lead too large, which errs against the cheap one.
+
+The percentile bootstrap over seeds (Efron & Tibshirani 1993, ch. 13) is given beside Student's t as a check
+without normality. With fewer than about ten seeds it is too narrow, so no claim rests on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from scipy.stats import t as student
+
+from analysis.tables import Board, Score, natural
+
+__all__ = [
+    "Estimate",
+    "Interval",
+    "Ranking",
+    "Row",
+    "TaskNote",
+    "bootstrap",
+    "estimate",
+    "holm",
+    "rank",
+]
+
+LEVEL = 0.95
+NEAR = 0.05
+"""A task is at an end (ceiling or chance) when every candidate stands within this share of it."""
+
+Interval = tuple[float, float]
+Verdict = Literal["open", "ceiling", "chance"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over tasks and seeds with its standard error; ``se`` and ``df`` are None at one seed."""
+
+    mean: float
+    se: float | None
+    df: float | None
+
+    def interval(self, level: float = LEVEL) -> Interval | None:
+        """Two-sided Student interval, or None when there is one seed."""
+        if self.se is None or self.df is None:
+            return None
+        half = float(student.ppf(0.5 + level / 2, self.df)) * self.se
+        return self.mean - half, self.mean + half
+
+    def upper(self, level: float = LEVEL) -> float | None:
+        """One-sided upper bound, or None when there is one seed."""
+        if self.se is None or self.df is None:
+            return None
+        return self.mean + float(student.ppf(level, self.df)) * self.se
+
+    def p_value(self) -> float | None:
+        """Two-sided p of mean = 0; without any spread over seeds it is 1 at 0 and 0 elsewhere."""
+        if self.se is None or self.df is None:
+            return None
+        if self.se == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return 2 * float(student.sf(abs(self.mean) / self.se, self.df))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate of a ranking.
+
+    gap: best - this one, signed so that positive means worse (for steps: more steps), 0 for the best itself.
+    p is corrected for all pairs; bound is the one-sided 95 % upper bound of the gap. tied: cannot be told
+    apart from the best. within: shown to be within the margin. gap_interval, p, bound and tied are None for
+    the best; all of these and interval, bootstrap and within are None at one seed. tasks maps a task to its own
+    estimate. failed counts diverged runs (taken as chance), censored those that never reached the threshold.
+    """
+
+    label: str
+    arch: str
+    score: float
+    interval: Interval | None
+    bootstrap: Interval | None
+    gap: float
+    gap_interval: Interval | None
+    p: float | None
+    bound: float | None
+    tied: bool | None
+    within: bool | None
+    tasks: Mapping[str, Estimate]
+    state: int
+    flops: int
+    params: int
+    depth: int
+    n_linear: int
+    n_window: int
+    n_full: int
+    failed: int
+    censored: int
+
+
+@dataclass(frozen=True)
+class TaskNote:
+    """What a task can tell: its chance and ceiling, and whether all candidates are stuck at one of them."""
+
+    task: str
+    settings: int
+    chance: float
+    ceiling: float
+    window_share: float | None
+    budget: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer of a sweep, best first.
+
+    margin: in units of the score. cheapest: label of the cheapest candidate shown to be within ``margin`` of
+    the best (by state, then FLOPs, then parameters), the best itself when no cheaper one is, None at one seed.
+    runs: how many runs it stands on. threshold: the accuracy that a steps score waits for.
+    """
+
+    score: Score
+    margin: float
+    rows: tuple[Row, ...]
+    tasks: tuple[TaskNote, ...]
+    runs: int
+    seeds: tuple[int, ...]
+    left_out: tuple[int, ...]
+    waiting: tuple[str, ...]
+    cheapest: str | None
+    threshold: float
+
+    @property
+    def best(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def tied(self) -> tuple[str, ...]:
+        """Labels that cannot be told apart from the best, without the best."""
+        return tuple(row.label for row in self.rows[1:] if row.tied)
+
+    def row(self, label: str) -> Row:
+        return next(row for row in self.rows if row.label == label)
+
+
+def estimate(samples: Sequence[np.ndarray], least: float = 0.0) -> Estimate:
+    """Mean over tasks of the mean over seeds, by the formula on top of the file.
+
+    samples: one array of seed values per task. least: the variance of a value is taken as no less.
+    """
+    mean = float(np.mean([values.mean() for values in samples]))
+    if min(len(values) for values in samples) < 2:
+        return Estimate(mean, None, None)
+    parts = np.array([max(values.var(ddof=1), least) / len(values) for values in samples])
+    free = np.array([len(values) - 1 for values in samples])
+    total = float(parts.sum())
+    if total == 0:
+        return Estimate(mean, 0.0, float(free.sum()))
+    df = 1.0 / float(((parts / total) ** 2 / free).sum())
+    return Estimate(mean, math.sqrt(total) / len(samples), df)
+
+
+def bootstrap(
+    samples: Sequence[np.ndarray], level: float = LEVEL, draws: int = 2000, seed: int = 0
+) -> Interval | None:
+    """Percentile bootstrap of the mean over tasks, seeds drawn anew within each task; None at one seed."""
+    if min(len(values) for values in samples) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    means = np.zeros(draws)
+    for values in samples:
+        picks = rng.integers(len(values), size=(draws, len(values)))
+        means += values[picks].mean(axis=1) / len(samples)
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Step-down corrected p-values, in the order given (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - place)))
+        corrected[index] = highest
+    return corrected
+
+
+def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
+    """Rank the candidates of a board, best first; None when no round is complete yet.
+
+    ``margin`` as a recipe states it: 0.02 is two points of accuracy or area, 2 % of the mean budget of steps.
+    Equal scores are ordered by cost, then by label, so that the order of rows never matters.
+    """
+    if ranked.cells.is_empty():
+        return None
+    if ranked.lower_is_better:
+        margin *= float(np.mean(ranked.tasks["budget"].to_numpy()))
+    samples = _samples(ranked)
+    whole = {arch: estimate(list(by_task.values()), _rounding(ranked)) for arch, by_task in samples.items()}
+    facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
+    sign = -1.0 if ranked.lower_is_better else 1.0
+
+    def place(arch: str) -> tuple[object, ...]:
+        return -sign * whole[arch].mean, _cost(facts[arch]), natural(facts[arch]["label"])
+
+    order = sorted(samples, key=place)
+    gaps = {arch: _gap(ranked, samples[order[0]], samples[arch], sign) for arch in order[1:]}
+    p_values = _corrected(ranked, samples, order)
+    rows = tuple(
+        _row(ranked, samples[arch], gaps.get(arch), p_values.get(arch), margin, facts[arch]) for arch in order
+    )
+    within = [row for row in rows if row.within]
+    cheapest = min(within, key=lambda row: (row.state, row.flops, row.params)).label if within else None
+    return Ranking(
+        score=ranked.score,
+        margin=margin,
+        rows=rows,
+        tasks=tuple(_note(ranked, task) for task in ranked.tasks.iter_rows(named=True)),
+        runs=ranked.runs.height,
+        seeds=ranked.seeds,
+        left_out=ranked.left_out,
+        waiting=ranked.waiting,
+        cheapest=cheapest,
+        threshold=float(np.mean(ranked.tasks["threshold"].to_numpy())),
+    )
+
+
+def _samples(ranked: Board) -> dict[str, dict[str, np.ndarray]]:
+    """arch -> task -> values in order of the seeds, so that two candidates' arrays are paired."""
+    samples: dict[str, dict[str, np.ndarray]] = {}
+    in_order = ranked.cells.sort("arch", "task", "seed")
+    for (arch, task), part in in_order.group_by("arch", "task", maintain_order=True):
+        samples.setdefault(str(arch), {})[str(task)] = part["value"].to_numpy()
+    return samples
+
+
+def _cost(row: Mapping[str, int]) -> tuple[int, int, int]:
+    return row["state"], row["flops"], row["params"]
+
+
+def _rounding(ranked: Board) -> float:
+    """Variance of rounding a value to the grid of evaluations (0 for accuracy and area)."""
+    return ranked.grid**2 / 12
+
+
+def _gap(
+    ranked: Board, best: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], sign: float
+) -> Estimate:
+    return estimate([sign * (best[task] - other[task]) for task in best], 2 * _rounding(ranked))
+
+
+def _corrected(
+    ranked: Board, samples: Mapping[str, Mapping[str, np.ndarray]], order: Sequence[str]
+) -> dict[str, float]:
+    """Holm-corrected p of each candidate against the first of ``order``, in the family of all pairs."""
+    pairs = list(itertools.combinations(order, 2))
+    p_values = [_gap(ranked, samples[a], samples[b], 1.0).p_value() for a, b in pairs]
+    known = [p for p in p_values if p is not None]
+    if len(known) < len(p_values):
+        return {}
+    return {b: p for (a, b), p in zip(pairs, holm(known), strict=True) if a == order[0]}
+
+
+def _row(
+    ranked: Board,
+    by_task: Mapping[str, np.ndarray],
+    gap: Estimate | None,
+    p: float | None,
+    margin: float,
+    facts: Mapping[str, int | str],
+) -> Row:
+    arch = str(facts["arch"])
+    mine = ranked.runs.filter(pl.col("arch") == arch)
+    whole = estimate(list(by_task.values()), _rounding(ranked))
+    bound = gap.upper() if gap else None
+    within = True if gap is None and len(ranked.seeds) > 1 else None
+    return Row(
+        label=str(facts["label"]),
+        arch=arch,
+        score=whole.mean,
+        interval=whole.interval(),
+        bootstrap=bootstrap(list(by_task.values())),
+        gap=gap.mean if gap else 0.0,
+        gap_interval=gap.interval() if gap else None,
+        p=p,
+        bound=bound,
+        tied=None if p is None else p > 1 - LEVEL,
+        within=within if bound is None else bound <= margin,
+        tasks={task: estimate([values], _rounding(ranked)) for task, values in by_task.items()},
+        failed=int(mine["failed"].sum()),
+        censored=int(mine["censored"].sum()),
+        **{
+            name: int(facts[name])
+            for name in ("state", "flops", "params", "depth", "n_linear", "n_window", "n_full")
+        },
+    )
+
+
+def _note(ranked: Board, task: Mapping[str, object]) -> TaskNote:
+    """Where the candidates' means stand between chance and ceiling; for steps, whether any run got there."""
+    mine = ranked.cells.filter(pl.col("task") == task["task"])
+    means = mine.group_by("arch").agg(pl.col("value").mean())["value"].to_numpy()
+    chance, ceiling = float(str(task["chance"])), float(str(task["ceiling"]))
+    verdict: Verdict = "open"
+    if ranked.lower_is_better:
+        runs = ranked.runs.filter(pl.col("task") == task["task"])
+        verdict = "chance" if bool(runs["censored"].all()) else "open"
+    elif ceiling > chance:
+        place = (means - chance) / (ceiling - chance)
+        verdict = "ceiling" if place.min() >= 1 - NEAR else "chance" if place.max() <= NEAR else "open"
+    share = task["window_share"]
+    return TaskNote(
+        task=str(task["task"]),
+        settings=int(str(task["settings"])),
+        chance=chance,
+        ceiling=ceiling,
+        window_share=None if share is None else float(str(share)),
+        budget=float(str(task["budget"])),
+        verdict=verdict,
+    )

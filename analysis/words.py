@@ -1,0 +1,183 @@
+"""The ranking in plain English: one sentence with the answer, a second with what to know before using it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.stats import Interval, Ranking, Row, TaskNote
+from analysis.tables import natural, one_number
+
+__all__ = ["amount", "margin_text", "saving", "score_name", "sentence", "value_text"]
+
+NO_ROUND = "No round is complete yet, so there is no ranking."
+
+
+def sentence(ranking: Ranking | None) -> str:
+    """What the ranking says, no more than the seeds carry; names only labels and tasks that are in it."""
+    if ranking is None:
+        return NO_ROUND
+    if len(ranking.rows) == 1:
+        return " ".join([_alone(ranking), *_notes(ranking)])
+    if all(task.verdict != "open" for task in ranking.tasks):
+        return " ".join([_stuck(ranking), *_notes(ranking)])
+    answer = _answer(ranking) if len(ranking.seeds) > 1 else _one_seed(ranking)
+    return " ".join([answer, *_notes(ranking)])
+
+
+def score_name(ranking: Ranking) -> str:
+    """The score in words, for sentences, headings and axes."""
+    if ranking.score == "steps":
+        return f"steps to {100 * ranking.threshold:.0f} % accuracy"
+    return {"accuracy": "test accuracy", "auc": "area under the learning curve"}[ranking.score]
+
+
+def value_text(ranking: Ranking, value: float) -> str:
+    """A score as the reader sees it: two decimals of accuracy or area, whole steps."""
+    return f"{value:.0f}" if ranking.score == "steps" else f"{value:.2f}"
+
+
+def amount(ranking: Ranking, gap: float) -> str:
+    """A difference without its unit: points (hundredths) of accuracy or area, or steps."""
+    return f"{gap:.0f}" if ranking.score == "steps" else f"{100 * gap:.1f}"
+
+
+def margin_text(ranking: Ranking) -> str:
+    """The margin with its unit, ``2 points`` or ``20 steps``."""
+    size = ranking.margin if ranking.score == "steps" else 100 * ranking.margin
+    return f"{size:.3g} {_unit(ranking)}{'' if size == 1 else 's'}"
+
+
+def saving(row: Row, best: Row) -> str:
+    """What the row saves against the best, in the first of state, FLOPs and parameters that differs."""
+    for name, mine, other in (
+        ("less state", row.state, best.state),
+        ("fewer FLOPs", row.flops, best.flops),
+        ("fewer parameters", row.params, best.params),
+    ):
+        if mine < other:
+            share = 100 * (1 - mine / other)
+            return f"{share:.0f} % {name}" if share >= 1 else f"{share:.1g} % {name}"
+    return "the same costs"
+
+
+def _unit(ranking: Ranking) -> str:
+    return "step" if ranking.score == "steps" else "point"
+
+
+def _seeds(ranking: Ranking) -> str:
+    count = len(ranking.seeds)
+    few = ", few enough to make intervals wide" if count == 2 else ""
+    return "1 seed" if count == 1 else f"{count} seeds{few}"
+
+
+def _where(ranking: Ranking) -> str:
+    names = [task.task for task in ranking.tasks]
+    return f"on {names[0]}" if len(names) == 1 else f"on the mean of {len(names)} tasks"
+
+
+def _range(ranking: Ranking, interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f", 95 % interval {value_text(ranking, interval[0])} to {value_text(ranking, interval[1])}"
+
+
+def _score(ranking: Ranking, row: Row) -> str:
+    return f"{score_name(ranking)} {value_text(ranking, row.score)}{_range(ranking, row.interval)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _alone(ranking: Ranking) -> str:
+    row = ranking.best
+    return (
+        f"Only {row.label} is ranked ({_score(ranking, row)}, {_where(ranking)}, {_seeds(ranking)}); "
+        "there is nothing to compare it with."
+    )
+
+
+def _stands(task: TaskNote, ranking: Ranking) -> str:
+    if ranking.score == "steps":
+        return f"no run reached the threshold on {task.task}"
+    return f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}"
+
+
+def _stuck(ranking: Ranking) -> str:
+    stands = _listed([_stands(task, ranking) for task in ranking.tasks])
+    these = "This task" if len(ranking.tasks) == 1 else f"These {len(ranking.tasks)} tasks"
+    return f"{these} cannot separate the {len(ranking.rows)} schedules: {stands} for all of them."
+
+
+def _one_seed(ranking: Ranking) -> str:
+    return (
+        f"{ranking.best.label} stands first {_where(ranking)} ({_score(ranking, ranking.best)}), "
+        "but one seed gives no interval: nothing shows yet that any two schedules differ."
+    )
+
+
+def _answer(ranking: Ranking) -> str:
+    best = ranking.best
+    head = f"{best.label} is best {_where(ranking)} ({_score(ranking, best)})"
+    return f"{head}{_told_apart(ranking)}; {_cheapest(ranking)}."
+
+
+def _told_apart(ranking: Ranking) -> str:
+    tied, others = ranking.tied, ranking.rows[1:]
+    at = f"at {_seeds(ranking)}"
+    if len(tied) == len(others) and len(others) > 1:
+        return f", but none of the {len(ranking.rows)} schedules can be told apart {at}"
+    if tied:
+        return f", but {_group(ranking, tied)} {at}"
+    if len(others) == 1 and others[0].gap_interval is not None:
+        low, high = (amount(ranking, edge) for edge in others[0].gap_interval)
+        gap = f"{amount(ranking, others[0].gap)} {_unit(ranking)}s (95 % interval {low} to {high})"
+        return f", and {others[0].label} is worse by {gap} {at}"
+    return f", and each of the other {len(others)} is worse {at}"
+
+
+def _group(ranking: Ranking, tied: Sequence[str]) -> str:
+    """The labels that go with the best: a stretch of an ordered row by its ends, anything else by name."""
+    order = sorted((row.label for row in ranking.rows), key=natural)
+    group = sorted([ranking.best.label, *tied], key=natural)
+    first = order.index(group[0])
+    if len(group) > 2 and one_number(order) and order[first : first + len(group)] == group:
+        return f"{group[0]} to {group[-1]} cannot be told apart"
+    return f"{_listed(sorted(tied, key=natural))} cannot be told apart from it"
+
+
+def _cheapest(ranking: Ranking) -> str:
+    best = ranking.best
+    cost = (best.state, best.flops, best.params)
+    if all((row.state, row.flops, row.params) >= cost for row in ranking.rows):
+        return "it is also the cheapest"
+    if ranking.cheapest in (None, best.label):
+        return f"no cheaper one is shown to be within {margin_text(ranking)} of it"
+    row = ranking.row(str(ranking.cheapest))
+    return (
+        f"the cheapest that is not worse than the best by more than {margin_text(ranking)} is {row.label}, "
+        f"with {saving(row, best)}"
+    )
+
+
+def _notes(ranking: Ranking) -> list[str]:
+    """One sentence of warnings, or nothing."""
+    notes: list[str] = []
+    stuck = [task for task in ranking.tasks if task.verdict != "open"]
+    if stuck and len(stuck) < len(ranking.tasks):
+        stands = _listed([_stands(task, ranking) for task in stuck])
+        notes.append(f"{stands} for all, which separates nothing")
+    runs = ranking.runs // len(ranking.rows)
+    for row in sorted(ranking.rows, key=lambda row: natural(row.label)):
+        if row.failed:
+            notes.append(f"{row.label} diverged in {row.failed} of its {runs} runs, counted as chance")
+        if row.censored > row.failed:
+            missed = f"{row.label} missed the threshold in {row.censored} of its {runs} runs"
+            notes.append(f"{missed}, which count their budget")
+    if ranking.left_out:
+        many = len(ranking.left_out)
+        notes.append(f"{many} round{'s are' if many > 1 else ' is'} not complete and left out")
+    if ranking.waiting:
+        has = "have" if len(ranking.waiting) > 1 else "has"
+        notes.append(f"{_listed(ranking.waiting)} {has} no complete round")
+    return [f"Note: {'; '.join(notes)}."] if notes else []
