@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -112,11 +112,14 @@ def _check_expand(name: str, expand: float) -> None:
 class SwiGLU:
     """W_down (silu(W_gate x) * W_up x) (Shazeer 2020, eq. 6), hidden width round(expand * D)."""
 
-    role: ClassVar[Role] = "channel"
     expand: float = 8 / 3
 
     def __post_init__(self) -> None:
         _check_expand("swiglu", self.expand)
+
+    @property
+    def role(self) -> Role:
+        return "channel"
 
     def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
@@ -136,7 +139,6 @@ class SwiGLU:
 class MLP:
     """W_down act(W_up x), hidden width round(expand * D). act: gelu (exact), relu, relu2 (squared), silu."""
 
-    role: ClassVar[Role] = "channel"
     expand: float = 4.0
     act: Literal["gelu", "relu", "relu2", "silu"] = "gelu"
 
@@ -144,6 +146,10 @@ class MLP:
         _check_expand("mlp", self.expand)
         if self.act not in _ACTS:
             raise OptionError(f"mlp: act is {self.act!r}; known are {', '.join(_ACTS)}")
+
+    @property
+    def role(self) -> Role:
+        return "channel"
 
     def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
@@ -168,7 +174,6 @@ class Sparse:
     flows through the choice. FLOPs count the matrices whole: the zeros are not skipped.
     """
 
-    role: ClassVar[Role] = "channel"
     expand: float = 8 / 3
     k_ratio: float = 0.5
     mask: Literal["hard", "soft"] = "hard"
@@ -182,6 +187,10 @@ class Sparse:
             raise OptionError(f"sparse: mask is {self.mask!r}; known are hard and soft")
         if not self.temperature > 0:
             raise OptionError(f"sparse: temperature is {self.temperature:g}; it must be above 0")
+
+    @property
+    def role(self) -> Role:
+        return "channel"
 
     def kept(self, shape: Shape) -> int:
         """k, the number of hidden activations that a token keeps."""

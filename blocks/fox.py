@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -140,8 +140,8 @@ class FoX:
     """Forgetting attention (Lin et al. 2025), without positions: the forget gate orders the keys.
 
     f = sigmoid(W x + forget_bias) per head; the bias is learned and starts at 0 as in the authors' code, so
-    that a key loses half its weight per token. Its state is the keys, the values, and per head what each key has
-    lost so far, counted back from the last token.
+    that a key loses half its weight per token. Its state is the keys, the values, and per head what each key
+    has lost so far, counted back from the last token.
 
     The parts of the paper's "Pro" form: output_gate (multiply the output by sigmoid(W x), or silu),
     output_norm (RMSNorm of each head's output), qk_norm (RMSNorm on each head's query and key) and conv
@@ -149,7 +149,6 @@ class FoX:
     paper's token shift). kv_heads: heads of keys and values, a divisor of the query heads; None for as many.
     """
 
-    role: ClassVar[Role] = "full"
     kv_heads: int | None = None
     forget_bias: float = 0.0
     output_gate: Literal["sigmoid", "silu"] | None = None
@@ -164,6 +163,10 @@ class FoX:
             raise OptionError(f"fox: output_gate is {self.output_gate!r}; known are None, sigmoid and silu")
         if self.conv < 0:
             raise OptionError(f"fox: conv is {self.conv}; it must be 0 (none) or the number of taps")
+
+    @property
+    def role(self) -> Role:
+        return "full"
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(G, K): key-value heads and the width of a head. Raises OptionError where they do not fit."""
