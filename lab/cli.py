@@ -1,0 +1,116 @@
+"""The command line: the table of commands, and what happens when one of them fails.
+
+Nothing heavier than typer is imported here: torch, optuna, polars and plotly wait inside the commands that
+need them, so that ``lab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+from pydantic import ValidationError
+from typer.exceptions import TyperException
+
+from lab.catalogue import blocks, sample, tasks
+from lab.describe import describe
+from lab.doctor import doctor
+from lab.score import score
+from lab.terminal import note
+
+__all__ = ["app", "main", "run"]
+
+OURS = ("blocks", "synthetics", "sweeps", "analysis", "lab")
+"""Our packages: a ValueError defined in one of them is bad input and says so; any other is a bug."""
+
+FILE_PROBLEMS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+
+app = typer.Typer(
+    name="lab",
+    help="Cheap, honest evidence for the design of hybrid language models.",
+    epilog='\b\nExamples:\n  lab sweep smoke\n  lab sweep --help\n  lab describe "3*(gdn, swiglu) + fox"',
+    # Schedules are full of [ and ]: rich would read them as markup.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _add(command: Callable[..., None]) -> None:
+    """Register ``command``; the Examples of its docstring become the end of its help, line for line."""
+    text, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
+    app.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
+
+
+for _command in (score, describe, blocks, tasks, sample, doctor):
+    _add(_command)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors are told on stderr.
+
+    0 done; 1 a check that failed, or a bug (with its traceback); 2 bad input (one sentence); 130 Ctrl-C.
+    """
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(given or ["--help"], prog_name="lab", standalone_mode=False)
+        sys.stdout.flush()
+    except TyperException as exc:
+        return _usage(exc)
+    except BrokenPipeError:
+        # The reader has gone, as in `lab blocks | head -1`; nothing is left to say, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as exc:
+        sentence = _sentence(exc)
+        if sentence is None:
+            raise
+        note(f"error: {sentence}")
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _usage(exc: TyperException) -> int:
+    """A command line that typer refuses."""
+    context = getattr(exc, "ctx", None)
+    where = context.command_path if context else "lab"
+    message = exc.format_message().rstrip(".").replace("Value error, ", "")
+    if isinstance(exc.__cause__, ValidationError):
+        first = exc.__cause__.errors()[0]
+        told = first["msg"][:1].lower() + first["msg"][1:]
+        message = message.replace(first["msg"], f"{first['input']!r} was given; {told}")
+    note(f"error: {message[:1].lower()}{message[1:]}; see {where} --help")
+    return exc.exit_code
+
+
+def _sentence(exc: ValueError | OSError) -> str | None:
+    """What to tell a user of ``exc``, or None if it is a bug of ours."""
+    if type(exc).__module__.partition(".")[0] in OURS:
+        return str(exc)
+    if isinstance(exc, UnicodeDecodeError):
+        return f"a text file in UTF-8 is wanted, but the input is not ({exc.reason} at byte {exc.start})"
+    if isinstance(exc, FileNotFoundError):
+        return f"there is no file {_name(exc)}"
+    if isinstance(exc, IsADirectoryError):
+        return f"{_name(exc)} is a directory; a file is wanted"
+    if isinstance(exc, PermissionError):
+        return f"{_name(exc)} may not be read or written by you ({exc.strerror})"
+    if isinstance(exc, OSError) and exc.errno in FILE_PROBLEMS:
+        return f"{_name(exc)}: {exc.strerror}"
+    return None
+
+
+def _name(exc: OSError) -> str:
+    return str(exc.filename) if exc.filename is not None else "a file"
+
+
+def main() -> NoReturn:
+    """The console script ``lab``."""
+    sys.exit(run())

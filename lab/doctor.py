@@ -1,0 +1,120 @@
+"""``lab doctor``: is everything here that the lab needs, and does it compute right on this machine?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, say
+
+if TYPE_CHECKING:
+    from blocks.base import Block
+
+__all__ = ["Check", "doctor"]
+
+PACKAGES = ("torch", "triton", "einops", "numpy", "scipy", "optuna", "polars", "plotly", "pydantic", "typer")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LEAST_DISK = 2**30  # bytes; a large sweep stores some hundred megabytes
+AGREE = 1e-8  # absolute plus relative, in float64
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the answer. ``note`` is worth knowing; ``broken`` needs mending."""
+
+    name: str
+    status: Literal["ok", "note", "broken"]
+    detail: str
+
+
+def doctor(blocks: BlocksOption = None, json: JsonOption = False) -> None:
+    """Check this installation; the exit code is 1 if something is broken.
+
+    Every block is built twice, in its fast and its reference form, and both are compared in float64.
+
+    Examples:
+      lab doctor
+      lab doctor --blocks my_blocks.py
+      lab doctor --json
+    """
+    checks = [*_installation(), *_machine(), *(_forms(*one) for one in known_blocks(blocks).items())]
+    broken = sum(check.status == "broken" for check in checks)
+    if json:
+        emit({"ok": not broken, "checks": [asdict(check) for check in checks]})
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            say(f"{check.status:<6}  {check.name:<{width}}  {check.detail}")
+        say()
+        say(f"{broken} of {len(checks)} checks are broken." if broken else f"All {len(checks)} checks pass.")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _installation() -> Iterator[Check]:
+    new_enough = sys.version_info >= (3, 11)
+    needed = "" if new_enough else "; 3.11 or newer is needed"
+    yield Check("python", "ok" if new_enough else "broken", platform.python_version() + needed)
+    for package in PACKAGES:
+        try:
+            yield Check(package, "ok", metadata.version(package))
+        except metadata.PackageNotFoundError:
+            # triton exists for Linux alone, and nothing on a CPU needs it.
+            optional = package == "triton" and sys.platform != "linux"
+            yield Check(package, "note" if optional else "broken", "not installed; run make install")
+
+
+def _machine() -> Iterator[Check]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("cores", "ok", f"{cores} usable; torch would take {torch.get_num_threads()} threads")
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    yield Check("torch build", "ok", f"{build}, {torch.backends.cpu.get_cpu_capability()}")
+    if torch.cuda.is_available():
+        yield Check("GPU", "ok", ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))))
+    else:
+        yield Check("GPU", "note", "none; sweeps run on the CPU")
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    yield Check("browser", "ok" if browser else "note", browser or "no chromium; tests of the report skip it")
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    enough = free >= LEAST_DISK
+    what = f"{free / 2**30:.1f} GiB free in {here}"
+    yield Check("disk", "ok" if enough else "broken", what if enough else f"{what}; at least 1 GiB is needed")
+
+
+def _forms(name: str, cls: type[Block]) -> Check:
+    """The fast form of a block against its reference, outputs and input gradients, in float64."""
+    import torch
+
+    from blocks.base import Shape
+
+    shape, block = Shape(dim=64, heads=4), cls()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fast = block.build(shape, "auto").double()
+        reference = block.build(shape, "reference").double()
+        x_BTD = torch.randn(2, 70, shape.dim, dtype=torch.float64)
+    reference.load_state_dict(fast.state_dict())
+    found = []
+    for module in (fast, reference):
+        x = x_BTD.clone().requires_grad_()
+        y, _ = module(x)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        found.append((y.detach(), gradient))
+    apart = max(
+        float(((a - b).abs() / (1 + b.abs())).nan_to_num(torch.inf).max())
+        for a, b in zip(*found, strict=True)
+    )
+    detail = f"fast and reference form differ by {apart:.1e}"
+    return Check(f"block {name}", "ok" if apart <= AGREE else "broken", detail)

@@ -1,0 +1,117 @@
+"""``lab score``: one schedule, one task, one run, beside what chance, the data and a short window allow."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.describe import read_schedule
+from lab.terminal import (
+    BlocksOption,
+    DepthOption,
+    DimOption,
+    HeadsOption,
+    JsonOption,
+    VarOption,
+    emit,
+    known_blocks,
+    note,
+    percent,
+    say,
+)
+
+if TYPE_CHECKING:
+    from synthetics.difficulty import Profile
+    from synthetics.fit import Fit, Point
+
+__all__ = ["score"]
+
+CURVE = "{:>6}  {:>8}  {:>8}  {:>8}  {:>8}"
+
+
+def score(
+    schedule: Annotated[str, typer.Argument(help='Such as "2*[(gdn, swiglu) + (attn, swiglu)]".')],
+    task: Annotated[str, typer.Option(help='Such as "recall(vocab=32)"; see lab tasks.')],
+    dim: DimOption = 64,
+    heads: HeadsOption = 4,
+    depth: DepthOption = None,
+    steps: Annotated[int, typer.Option(help="Budget of training steps.")] = 400,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Of data, order and weights.", min=0)] = 0,
+    var: VarOption = None,
+    blocks: BlocksOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train one schedule on one task and print its learning curve and score.
+
+    Examples:
+      lab score "2*(attn, swiglu)" --task "recall(vocab=32)" --steps 200
+      lab score "r*(gdn, swiglu) + (fox, swiglu)" --var r=3:1 --task copying --lr 1e-3 --json
+    """
+    import torch
+
+    from blocks.base import Shape
+    from blocks.schedule import show
+    from synthetics.difficulty import profile
+    from synthetics.fit import Training, fit
+    from synthetics.protocol import parse_task, show_task
+
+    table_of_blocks = known_blocks(blocks)
+    layers = read_schedule(schedule, depth, var, table_of_blocks)
+    shape, setting = Shape(dim=dim, heads=heads), parse_task(task)
+    usual = Training().eval_every
+    training = Training(steps=steps, lr=lr, eval_every=max(1, min(usual, steps)))
+    # One thread, as in a sweep: the same call gives the same bits on any number of cores.
+    torch.set_num_threads(1)
+    level = profile(setting)
+    line = note if json else say
+    line(f"{show(layers, table_of_blocks)} on {show_task(setting)}")
+    line(CURVE.format("step", "seconds", "loss", "valid", "test"))
+    result = fit(layers, shape, setting, training, seed, progress=lambda point: line(_row(point)))
+    if json:
+        emit(
+            {
+                "schedule": show(layers, table_of_blocks),
+                "shape": dataclasses.asdict(shape),
+                "task": show_task(setting),
+                "training": dataclasses.asdict(training),
+                "seed": seed,
+                **dataclasses.asdict(level),
+                **dataclasses.asdict(result),
+            }
+        )
+    else:
+        say("\n" + _summary(result, level, training.threshold))
+
+
+def _row(point: Point) -> str:
+    return CURVE.format(
+        point.step,
+        f"{point.seconds:.1f}",
+        f"{point.loss:.3f}",
+        percent(point.acc_valid),
+        percent(point.acc),
+    )
+
+
+def _summary(result: Fit, level: Profile, threshold: float) -> str:
+    how = {
+        "solved": "solved before the budget was spent",
+        "budget": "the budget is spent",
+        "diverged": f"diverged and scored as chance ({result.reason})",
+    }[result.status]
+    reached = "never" if result.steps_to is None else f"after {result.steps_to} steps"
+    window = "no lag" if level.window_share is None else percent(level.window_share)
+    rows = [
+        ("test accuracy", f"{percent(result.acc)}  ({how})"),
+        ("area under the curve", percent(result.auc)),
+        (f"{100 * threshold:g} % accuracy", reached),
+        ("macro accuracy as mad-lab counts", percent(result.acc_madlab)),
+        ("chance", percent(level.chance)),
+        ("ceiling of the data", percent(level.ceiling)),
+        ("within a 32-token window", window),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,152 @@
+"""What all commands share: options, plain tables, one JSON document on stdout, the rest on stderr.
+
+Nothing heavy is imported here: ``lab --help`` loads this file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from blocks.base import Block
+    from blocks.notation import Value
+
+__all__ = [
+    "BlocksOption",
+    "CommandError",
+    "DepthOption",
+    "DimOption",
+    "HeadsOption",
+    "JsonOption",
+    "VarOption",
+    "emit",
+    "known_blocks",
+    "note",
+    "percent",
+    "plural",
+    "say",
+    "short",
+    "table",
+    "variables",
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+BlocksOption = Annotated[
+    Path | None,
+    typer.Option("--blocks", metavar="FILE", help="A Python file with blocks of your own; it is run."),
+]
+VarOption = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME=VALUE", help="A variable of the schedule: r=3, k=0.25, m=gdn."),
+]
+DimOption = Annotated[int, typer.Option("--dim", help="Model width.")]
+HeadsOption = Annotated[int, typer.Option("--heads", help="Heads of every mixer.")]
+DepthOption = Annotated[
+    int | None, typer.Option("--depth", help="Repeat the schedule and cut it at this many layers.")
+]
+
+
+class CommandError(ValueError):
+    """A command was given something it cannot use; one sentence."""
+
+
+def say(text: str = "") -> None:
+    """The answer: to stdout."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """Everything beside the answer: to stderr."""
+    typer.echo(text, err=True)
+
+
+def emit(document: Any) -> None:
+    """``document`` as the one JSON document on stdout; what is not a finite number becomes null."""
+    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns two spaces apart, the same in a terminal and in a file; numbers to the right."""
+    body = [[str(cell) for cell in row] for row in rows]
+    columns = list(zip(header, *body, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [bool(body) and all(_numeric(cell) for cell in column[1:]) for column in columns]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [list(header), *body]
+    ]
+    return "\n".join(lines)
+
+
+def _numeric(cell: str) -> bool:
+    return cell == "-" or re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%kMGT]?B?)?", cell) is not None
+
+
+def short(number: float) -> str:
+    """A count to three figures: 950, 12.3k, 4.56M."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= 0.9995 * size:
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:g}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage, ``-`` where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def plural(count: int, thing: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def known_blocks(path: Path | None) -> dict[str, type[Block]]:
+    """The built-in blocks, and those of the file ``path`` if one is given."""
+    from blocks import BLOCKS
+    from blocks.user import load_blocks
+
+    return {**BLOCKS, **(load_blocks(path) if path else {})}
+
+
+def variables(pairs: Sequence[str] | None) -> dict[str, Value]:
+    """``["r=3", "m=gdn"]`` as ``{"r": 3, "m": "gdn"}``; ``3:1`` stands for 3, as in a recipe."""
+    found: dict[str, Value] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise CommandError(f"--var {pair!r} is not of the form NAME=VALUE, such as r=3")
+        if name in found:
+            raise CommandError(f"--var {name} is given twice")
+        found[name] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Value:
+    from blocks.notation import NotationError, literal, parse_text
+    from sweeps.space import realise
+
+    try:
+        is_literal, value = literal(parse_text(text, NotationError))
+    except NotationError:
+        is_literal, value = False, text  # such as 3:1
+    return value if is_literal else realise(text)
