@@ -10,10 +10,12 @@ from blocks.attention import Attention
 from blocks.base import Block
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
+from blocks.gdn import GDN
 
 BLOCKS: dict[str, type[Block]] = {
     "attn": Attention,
     "fox": FoX,
+    "gdn": GDN,
     "swiglu": SwiGLU,
     "mlp": MLP,
     "sparse": Sparse,

@@ -1,0 +1,284 @@
+"""Gated DeltaNet: a linear memory that erases what it held under a key before it writes.
+
+B batch, T time, D model width, H heads, K key width, V value width; C tokens of a chunk, N chunks of all
+heads and sequences together, G = B*H; S log decays of all spans inside a chunk (C from its start, then C*C).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.parts import ShortConv, inverse_softplus, l2_normalise, make_norm
+
+__all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
+
+
+def gated_delta_reference(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, b_BTH: Tensor, s_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule, token by token (Yang et al. 2025, eq. 10, transposed: the state is K x V).
+
+    S_t = a_t S_{t-1} + b_t k_t (v_t - a_t S_{t-1}^T k_t)^T and o_t = S_t^T q_t, from the state ``s_BHKV``.
+    Keys are expected at unit length and queries scaled. Returns (o_BTHV, last state).
+    """
+    a_BTH, s, out = log_a_BTH.exp(), s_BHKV, []
+    for t in range(q_BTHK.shape[1]):
+        s = a_BTH[:, t, :, None, None] * s
+        wrong_BHV = v_BTHV[:, t] - torch.einsum("bhk,bhkv->bhv", k_BTHK[:, t], s)
+        s = s + torch.einsum("bhk,bhv->bhkv", k_BTHK[:, t], b_BTH[:, t, :, None] * wrong_BHV)
+        out.append(torch.einsum("bhk,bhkv->bhv", q_BTHK[:, t], s))
+    return torch.stack(out, dim=1), s
+
+
+def gated_delta_chunked(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_a_BTH: Tensor,
+    b_BTH: Tensor,
+    s_BHKV: Tensor,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same function in chunks of ``chunk`` tokens (default: about K/2, from 16 to 64), for training.
+
+    Inside a chunk the writes u solve a unit lower triangular system, (I + A) U = diag(b) (V - diag(e) K S),
+    A_ij = b_i exp(log a_{j+1} + ... + log a_i) k_i.k_j for j < i (the WY representation, Yang et al. 2025,
+    section 3.3). Solved once against [e K | V], it leaves each chunk as an affine map of the state, so that
+    only one small product per chunk is sequential. Gradients are written by hand and cannot be
+    differentiated again.
+    """
+    length, width = k_BTHK.shape[1], k_BTHK.shape[3]
+    if chunk is None:
+        chunk = min(64, max(16, 1 << math.ceil(math.log2(width / 2)))) if width > 1 else 16
+    with torch.autocast(q_BTHK.device.type, enabled=False):
+        return _ChunkedDelta.apply(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV, min(chunk, length))
+
+
+def _spans(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum_CS, mask_S): log a of a chunk @ sum + mask = log decays from the start to i, then from j to i.
+
+    Every span is summed by itself, so no two long sums are subtracted; where j > i the mask is -inf, so that
+    exp meets nothing above 0 and no gradient of a gate can overflow.
+    """
+    at = torch.arange(chunk, device=like.device)
+    upto_Ci = at[:, None] <= at
+    inside_Cij = upto_Ci[:, :, None] & (at[:, None] > at)[:, None]
+    sums = torch.cat([upto_Ci, inside_Cij.flatten(1)], dim=1).to(like.dtype)
+    mask = like.new_zeros(chunk + 1, chunk)
+    mask[1:].masked_fill_(at > at[:, None], -math.inf)
+    return sums, mask.flatten()
+
+
+def _split(x_BTHX: Tensor, chunk: int) -> Tensor:
+    """[B, T, H, ...] -> [N, C, ...], chunks of one head in a row; the last chunk is filled with zeros."""
+    x = x_BTHX.transpose(1, 2)
+    missing = -x.shape[2] % chunk
+    if missing:
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, missing))
+    return x.reshape(-1, chunk, *x.shape[3:])
+
+
+def _join(x_NCX: Tensor, batch: int, heads: int, length: int) -> Tensor:
+    """The inverse of ``_split``."""
+    return x_NCX.reshape(batch, heads, -1, *x_NCX.shape[2:])[:, :, :length].transpose(1, 2)
+
+
+class _ChunkedDelta(torch.autograd.Function):
+    """``gated_delta_chunked`` with its backward pass; a zero-filled tail (k = b = log a = 0) is inert."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Any) -> Any:
+        q, k, v, log_a, b, s, chunk = tensors
+        batch, length, heads, width = q.shape
+        ctx.sizes = batch, heads, length
+        q, k, v, log_a, b = (_split(x, chunk) for x in (q, k, v, log_a, b))
+        b = b[..., None]
+        sums_CS, mask_S = _spans(chunk, k)
+        decay_NS = torch.addmm(mask_S, log_a, sums_CS).exp_()
+        start = decay_NS[:, :chunk, None]
+        decay = decay_NS[:, chunk:].view(-1, chunk, chunk)
+        qk = torch.cat([q, k], dim=1)
+        # Decayed scores of queries (they feed the output) and of keys (they make the system) with keys.
+        scores = torch.bmm(qk, k.mT).view(-1, 2, chunk, chunk).mul_(decay[:, None])
+        system = scores[:, 1] * b
+        x = torch.cat([k * (b * start), v * b], dim=-1)
+        x = torch.linalg.solve_triangular(system, x, upper=False, unitriangular=True)
+        k_end = k * decay[:, -1, :, None]
+        read, write = torch.bmm(scores[:, 0], x), torch.bmm(k_end.mT, x)
+        q_state = (q * start).sub_(read[..., :width])
+        carry = write[..., :width].neg()
+        carry.diagonal(dim1=-2, dim2=-1).add_(start[:, -1])
+        states, last = _scan(carry, write[..., width:], s)
+        out = torch.baddbmm(read[..., width:], q_state, states)
+        ctx.save_for_backward(qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_state, carry, states)
+        return _join(out, *ctx.sizes), last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_state, carry, states = ctx.saved_tensors
+        chunk, width = v.shape[1], k_end.shape[2]
+        q, k = qk[:, :chunk], qk[:, chunk:]
+        start, decay = decay_NS[:, :chunk, None], decay_NS[:, chunk:].view(-1, chunk, chunk)
+        d_out = _split(grad_outputs[0], chunk)
+        d_states, d_s = _scan(carry, torch.bmm(q_state.mT, d_out), grad_outputs[1], reverse=True)
+        d_q_state, d_carry = torch.bmm(d_out, states.mT), torch.bmm(d_states, states.mT)
+        d_read = torch.cat([d_q_state.neg(), d_out], dim=-1)
+        d_write = torch.cat([d_carry.neg(), d_states], dim=-1)
+        d_x = torch.baddbmm(torch.bmm(k_end, d_write), scores[:, 0].mT, d_read)
+        d_k_end = torch.bmm(x, d_write.mT)
+        y = torch.linalg.solve_triangular(system.mT, d_x, upper=True, unitriangular=True)
+
+        d_scores = torch.bmm(torch.cat([d_read, y], dim=1), x.mT).view_as(scores)
+        d_scores[:, 1].tril_(-1).neg_()
+        d_b = (d_scores[:, 1] * scores[:, 1]).sum(-1, keepdim=True)
+        d_scores[:, 1].mul_(b)
+        d_log_decay = (d_scores * scores).sum(1)
+        d_scores = d_scores.mul_(decay[:, None]).flatten(1, 2)
+        d_qk = torch.bmm(d_scores, k)
+
+        y_k, y_v = y[..., :width], y[..., width:]
+        start_b = start * b
+        d_q = torch.addcmul(d_qk[:, :chunk], start, d_q_state)
+        d_k = torch.baddbmm(d_qk[:, chunk:], d_scores.mT, qk)
+        d_k.addcmul_(decay[:, -1, :, None], d_k_end).addcmul_(start_b, y_k)
+        along_k = (y_k * k).sum(-1, keepdim=True)
+        d_b.addcmul_(start, along_k).add_((y_v * v).sum(-1, keepdim=True))
+        d_log_start = start * (d_q_state * q).sum(-1, keepdim=True) + start_b * along_k
+        d_log_start[:, -1, 0] += start[:, -1, 0] * d_carry.diagonal(dim1=-2, dim2=-1).sum(-1)
+        d_log_decay[:, -1] += (d_k_end * k_end).sum(-1)
+        d_log_a = torch.cat([d_log_start[..., 0], d_log_decay.flatten(1)], dim=1) @ sums_CS.T
+        back = (_join(d, *ctx.sizes) for d in (d_q, d_k, y_v * b, d_log_a, d_b[..., 0]))
+        return *back, d_s, None
+
+
+def _scan(carry_NKK: Tensor, add_NKV: Tensor, s_BHKV: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
+    """S_{n+1} = carry_n S_n + add_n over the chunks of each head: (all S_n before their chunk, the last S).
+
+    In ``reverse`` order and with the transposed carry it is the recurrence of the state's gradients.
+    """
+    s = s_BHKV.flatten(0, 1)
+    carries = (carry_NKK.mT if reverse else carry_NKK).unflatten(0, (s.shape[0], -1)).unbind(1)
+    steps = list(zip(carries, add_NKV.unflatten(0, (s.shape[0], -1)).unbind(1), strict=True))
+    states = []
+    for carry, add in reversed(steps) if reverse else steps:
+        states.append(s)
+        s = torch.baddbmm(add, carry, s)
+    return torch.stack(states[::-1] if reverse else states, dim=1).flatten(0, 1), s.view(s_BHKV.shape)
+
+
+class _Mixer(nn.Module):
+    def __init__(self, block: GDN, shape: Shape, kernel: Kernel) -> None:
+        super().__init__()
+        self.heads, self.k, self.v = shape.heads, *block.widths(shape)
+        self.beta_max, self.core = block.beta_max, _CORES[kernel]
+        keys, values = self.heads * self.k, self.heads * self.v
+        # One projection: queries, keys and values (mixed over time together), decay, write strength, gate.
+        self.split = [2 * keys + values, self.heads, self.heads, values if block.gate else 0]
+        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
+        self.conv = ShortConv(self.split[0], block.conv) if block.conv else None
+        # Mamba-2's start (Dao & Gu 2024): a pace A from 1 to 16 and a step from 1e-3 to 1e-1, log-uniform.
+        self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
+        step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+        self.step_bias = nn.Parameter(inverse_softplus(step))
+        self.norm = make_norm(shape, self.v) if block.norm else None
+        self.out = nn.Linear(values, shape.dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
+    ) -> tuple[Tensor, State]:
+        state = state or {}
+        mixed, step, write, gate = self.project(x_BTD).split(self.split, dim=-1)
+        after: dict[str, Tensor | int] = {}
+        if self.conv is None:
+            mixed = F.silu(mixed)
+        else:
+            mixed, after["conv"] = self.conv(mixed, state.get("conv"))
+        mixed = at_least_fp32(mixed)
+        qk, v = mixed.split([2 * self.heads * self.k, self.heads * self.v], dim=-1)
+        q, k = l2_normalise(qk.unflatten(-1, (2, self.heads, self.k))).unbind(2)
+        step = F.softplus(at_least_fp32(step) + at_least_fp32(self.step_bias))
+        log_a = -at_least_fp32(self.log_pace).exp() * step
+        b = self.beta_max * at_least_fp32(write).sigmoid()
+        s = state.get("s")
+        if s is None:
+            s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
+        o, after["s"] = self.core(q * self.k**-0.5, k, v.unflatten(-1, (self.heads, -1)), log_a, b, s)
+        if self.norm is not None:
+            o = self.norm(o)
+        o = o.flatten(2).to(x_BTD.dtype)
+        return self.out(o * F.silu(gate) if gate.shape[-1] else o), after
+
+
+_CORES = {"auto": gated_delta_chunked, "reference": gated_delta_reference}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GDN:
+    """Gated DeltaNet (Yang, Kautz & Hatamizadeh 2025, eq. 10). Linear in T; state H*K*V and the conv's tail.
+
+    S_t = a_t S_{t-1} + b_t (v_t - a_t S_{t-1} k_t) k_t^T, o_t = S_t q_t; q and k from a short convolution,
+    SiLU and L2 normalisation (q times K^-1/2), v from the convolution and SiLU;
+    log a = -exp(log_pace) softplus(W x + step_bias), b = beta_max sigmoid(W x).
+
+    expand_k, expand_v: widths of all keys and of all values over D; 0.75 and 1.5 are the paper's, with which
+    the layer holds 6 D^2 weights. conv: taps of the short convolution, 0 for none. beta_max: the largest
+    write strength; above 1 the memory can flip the sign of what it holds (Grazzi et al. 2025). gate: multiply
+    the output by silu(W x). norm: RMSNorm of each head's output, before the gate.
+    """
+
+    role: ClassVar[Role] = "linear"
+    expand_k: float = 0.75
+    expand_v: float = 1.5
+    conv: int = 4
+    beta_max: float = 1.0
+    gate: bool = True
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.expand_k > 0 and self.expand_v > 0):
+            raise OptionError(
+                f"gdn: expand_k is {self.expand_k} and expand_v is {self.expand_v}; both must be above 0"
+            )
+        if self.conv < 0:
+            raise OptionError(f"gdn: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        if not 0 < self.beta_max <= 2:
+            raise OptionError(f"gdn: beta_max is {self.beta_max}; beyond (0, 2] the memory is not stable")
+
+    def widths(self, shape: Shape) -> tuple[int, int]:
+        """(K, V) of one head. Raises OptionError where they do not split evenly."""
+        keys, values = self.expand_k * shape.dim, self.expand_v * shape.dim
+        return (
+            split_heads_dim(keys, shape.heads, f"gdn: with expand_k={self.expand_k:g} the key"),
+            split_heads_dim(values, shape.heads, f"gdn: with expand_v={self.expand_v:g} the value"),
+        )
+
+    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+        """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""
+        return _Mixer(self, shape, kernel)
+
+    def params(self, shape: Shape) -> int:
+        k, v = self.widths(shape)
+        rows = shape.heads * (2 * k + (3 if self.gate else 2) * v + 2)
+        conv = self.conv * shape.heads * (2 * k + v)
+        return shape.dim * rows + conv + 2 * shape.heads + (v if self.norm else 0)
+
+    def state_size(self, shape: Shape, length: int) -> int:
+        k, v = self.widths(shape)
+        tail = max(self.conv - 1, 0) * (2 * k + v)
+        return shape.heads * (k * v + tail)
+
+    def flops(self, shape: Shape, length: int) -> int:
+        k, v = self.widths(shape)
+        rows = shape.heads * (2 * k + (3 if self.gate else 2) * v + 2)
+        conv = self.conv * shape.heads * (2 * k + v)
+        scan = 3 * shape.heads * k * v  # read under the key, write, read under the query
+        return 2 * (shape.dim * rows + conv + scan)
