@@ -136,6 +136,8 @@ def check_fields(task: Task) -> None:
 def first_same(ids_NS: np.ndarray) -> np.ndarray:
     """For each entry the index of the first equal entry of its row (its own index if it is new); [N, S]."""
     rows, slots = ids_NS.shape
+    if ids_NS.size and ids_NS.min() >= 0 and ids_NS.max() < 2**16:
+        ids_NS = ids_NS.astype(np.uint16)  # numpy sorts 16-bit numbers by radix, several times faster
     order_NS = np.argsort(ids_NS, axis=1, kind="stable")
     sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
     starts_NS = np.zeros((rows, slots), dtype=np.int64)

@@ -26,6 +26,8 @@ class Compression:
     but the last. The head is an autoencoder: position t's answer may use the whole row.
 
         compression(vocab=8, length=10)
+        input  1 2 4 1 5 0 2 2 4 7
+        target 1 2 4 1 5 0 2 2 4 .
     """
 
     name: ClassVar[str] = "compression"

@@ -26,6 +26,8 @@ class Copying:
     Supervised and scored in every split at the last ``copy`` positions.
 
         copying(vocab=8, length=18, copy=4)
+        input  6 6 6 5 6 5 6 1 6 6 6 6 5 7 6 6 6 6
+        target . . . . . . . . . . . . . . 5 5 1 5
     """
 
     name: ClassVar[str] = "copying"

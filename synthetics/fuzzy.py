@@ -31,7 +31,9 @@ class FuzzyRecall:
     the end; rows are padded on the left. Training supervises every next token (pads included), validation and
     test all value tokens of a key that has occurred before.
 
-        fuzzy_recall(vocab=7, length=24, key_motif=2, value_motif=2)
+        fuzzy_recall(vocab=7, length=26, key_motif=2, value_motif=2)
+        input  6 6 6 0 2 5 3 0 2 5 3 1 0 5 4 1 2 5 4 0 1 4 5 0 1 4
+        target . . . . . . . . 5 3 . . . . . . . . . . . . . . 4 5
     """
 
     name: ClassVar[str] = "fuzzy_recall"

@@ -29,6 +29,8 @@ class Memorization:
     ``difficulty.ceiling``.
 
         memorization(vocab=9, length=12)
+        input  3 8 1 8 1 8 1 8 3 8 0 8
+        target . 7 . 4 . 4 . 4 . 7 . 6
     """
 
     name: ClassVar[str] = "memorization"

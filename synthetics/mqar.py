@@ -30,6 +30,8 @@ class MQAR:
     scored at the queries alone.
 
         mqar(vocab=12, length=20, pairs=3)
+        input   3  7  5 11  2  9  3 10  2  5  5  4  4  6  1  8  3  9  8 10
+        target  .  .  .  .  .  .  7  .  9  . 11  .  .  .  .  .  .  .  .  .
     """
 
     name: ClassVar[str] = "mqar"

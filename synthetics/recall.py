@@ -28,6 +28,8 @@ class Recall:
     validation and test the value of each key that has occurred before.
 
         recall(vocab=8, length=16)
+        input  3 5 3 5 0 5 0 5 3 5 3 5 1 7 3
+        target . . 5 . . . 5 . 5 . 5 . . . 5
     """
 
     name: ClassVar[str] = "recall"
@@ -74,6 +76,8 @@ class NoisyRecall:
     replaced by two noise tokens.
 
         noisy_recall(vocab=10, length=16, noise_vocab=2, frac_noise=0.4)
+        input  8 8 3 4 8 8 0 4 1 4 8 9 1 4 0
+        target . . . . . . . . . . . . 4 . 4
     """
 
     name: ClassVar[str] = "noisy_recall"

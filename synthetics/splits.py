@@ -22,7 +22,7 @@ CHUNK = 512
 PATIENCE = 16
 """Rows drawn per row wanted before a split counts as one that cannot be filled (4 is what chance needs)."""
 
-_BUCKETS: tuple[Split, ...] = ("train", "train", "valid", "test")
+_SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
@@ -31,7 +31,7 @@ def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
     The first m rows are ``draw(task, split, seed, m)``. Raises TaskError if hardly any row of the task falls
     into the split, as happens where only a few rows exist.
     """
-    if split not in _BUCKETS:
+    if split not in _SPLITS:
         raise TaskError(f"{split!r} is no split; known are train, valid and test")
     rng = _generator(show_task(task), split, seed)
     inputs, targets, have = [], [], 0
@@ -44,7 +44,7 @@ def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
                 " the task has too few different rows, give it more vocab or length"
             )
         batch = task.sample(rng, CHUNK, split)
-        keep_N = split_of(batch.inputs_NT) == _BUCKETS.index(split)
+        keep_N = split_of(batch.inputs_NT) == _SPLITS.index(split)
         inputs.append(batch.inputs_NT[keep_N])
         targets.append(batch.targets_NT[keep_N])
         have += int(keep_N.sum())
@@ -52,11 +52,11 @@ def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
 
 
 def split_of(inputs_NT: np.ndarray) -> np.ndarray:
-    """The split of each row as its first index in (train, train, valid, test): 0, 2 or 3; [N]."""
+    """The split each row belongs to: 0 train, 1 valid, 2 test; [N]. Two of four buckets are train's."""
     weight_T = _mix(np.arange(1, inputs_NT.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
-    hash_N = _mix(((inputs_NT.astype(np.uint64) + np.uint64(1)) * weight_T).sum(axis=1, dtype=np.uint64))
+    hash_N = _mix(np.einsum("nt,t->n", inputs_NT.astype(np.uint64, copy=False), weight_T))
     bucket_N = (hash_N >> np.uint64(62)).astype(np.int64)
-    return np.where(bucket_N == 1, 0, bucket_N)
+    return np.maximum(bucket_N - 1, 0)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
