@@ -1,0 +1,129 @@
+"""The form a recipe has: keys, types and ranges. What several keys mean together is ``sweeps.space``'s."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+)
+from pydantic_core import PydanticCustomError
+
+from blocks.base import Shape
+from synthetics.fit import Training
+
+__all__ = ["OPTIMISER", "Recipe", "ShapePart", "TrainPart", "Value"]
+
+Value = int | float | str | bool | None
+"""What a variable may stand for: a count, an option's value, a block, or a ratio such as ``3:1``."""
+
+OPTIMISER = ("lr", "weight_decay")
+"""Settings of which the best is chosen per candidate on validation; they never multiply candidates."""
+
+_TRAINING, _SHAPE = Training(), Shape()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Value):
+        return value
+    raise PydanticCustomError("plain", "must be a number, a text, true, false or null")
+
+
+def _kind(value: Any) -> str:
+    return "map" if isinstance(value, dict) else "list" if isinstance(value, list | tuple) else "number"
+
+
+def _trials_kind(value: Any) -> str:
+    return "word" if isinstance(value, str) else "number"
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1, max_length=10_000)]
+# A number for all; a list, of which the best is chosen; or, for one variable, a number per value of it.
+Rate = Annotated[
+    Annotated[Positive, Tag("number")]
+    | Annotated[tuple[Positive, ...], Field(strict=False, min_length=1), Tag("list")]
+    | Annotated[dict[str, dict[Plain, Positive]], Field(min_length=1, max_length=1), Tag("map")],
+    Discriminator(_kind),
+]
+Decay = Annotated[
+    Annotated[NotNegative, Tag("number")]
+    | Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1), Tag("list")]
+    | Annotated[dict[str, dict[Plain, NotNegative]], Field(min_length=1, max_length=1), Tag("map")],
+    Discriminator(_kind),
+]
+Trials = Annotated[
+    Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("number")], Discriminator(_trials_kind)
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ShapePart(_Part):
+    """What all candidates share."""
+
+    dim: Annotated[int, Field(ge=1, le=16_384)] = _SHAPE.dim
+    heads: Annotated[int, Field(ge=1, le=1024)] = _SHAPE.heads
+    norm: Literal["rms", "rms_zero"] = _SHAPE.norm
+
+
+class TrainPart(_Part):
+    """How every run is trained; see ``synthetics.fit.Training`` for the units."""
+
+    steps: Count = _TRAINING.steps
+    batch: Count = _TRAINING.batch
+    lr: Rate = _TRAINING.lr
+    weight_decay: Decay = _TRAINING.weight_decay
+    warmup: Share = _TRAINING.warmup
+    clip: Positive = _TRAINING.clip
+    eval_every: Count = _TRAINING.eval_every
+    eval_examples: Count = _TRAINING.eval_examples
+    stop: Share = _TRAINING.stop
+    threshold: Share = _TRAINING.threshold
+
+
+class Recipe(_Part):
+    """A question to the lab, checked. ``sweeps.recipe.load`` makes it; ``text`` is the YAML it came from."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    pattern: Text | None = None
+    schedules: Annotated[dict[Text, Text], Field(min_length=1)] | None = None
+    depth: Annotated[int, Field(ge=1, le=1024)] | None = None
+    shape: ShapePart = ShapePart()
+    tasks: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+    search: dict[Text, Annotated[tuple[Plain, ...], Field(strict=False, min_length=1)]] = {}
+    train: TrainPart = TrainPart()
+    seeds: Annotated[int, Field(ge=1, le=10_000)] = 3
+    first_seed: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    trials: Trials = "all"
+    score: Literal["accuracy", "auc", "steps"] = "accuracy"
+    margin: Share = 0.02
+
+    _text: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """YAML that loads as this recipe, overrides included."""
+        return self._text
+
+    @property
+    def rounds(self) -> range:
+        """The seeds, one per round."""
+        return range(self.first_seed, self.first_seed + self.seeds)

@@ -1,0 +1,320 @@
+"""The results store: one small parquet file per finished run, one schema, one row per evaluation.
+
+    runs/<name>/recipe.yaml      the recipe as it was run
+                env.json         what makes the folder ours: schema version, versions, machine
+                study.log        Optuna's journal
+                trials/<run>.parquet
+                earlier/<run>.parquet   finished runs that the present recipe or code no longer asks for
+                failures.jsonl   runs that raised or whose process died
+
+``trials/`` holds runs of the present recipe under the present code and nothing else. Files are written under
+a temporary name, synced and renamed, so a reader never meets half a file and writers never meet each other.
+No torch here: analysis stands on this module alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Failure",
+    "Results",
+    "ResultsError",
+    "check_folder",
+    "check_place",
+    "failures",
+    "open_folder",
+    "read",
+    "read_run",
+    "record_failure",
+    "stored",
+    "tidy",
+    "write_run",
+    "write_text",
+]
+
+SCHEMA_VERSION = 1
+
+SCHEMA = pl.Schema(
+    {
+        "schema_version": pl.Int16(),
+        "run": pl.String(),  # key of the run: schedule, shape, task, training, seed, code
+        "trial": pl.Int32(),  # number of the candidate in the Optuna study
+        "label": pl.String(),  # the candidate for people: "r=3:1"
+        "choices": pl.String(),  # JSON: variable -> value as the recipe spells it
+        "schedule": pl.String(),  # canonical text
+        "arch": pl.String(),  # hash of schedule and shape
+        "strip": pl.List(pl.String()),  # one "gdn swiglu" per layer
+        "roles": pl.List(pl.String()),  # per layer: linear, window, full or none
+        "depth": pl.Int32(),
+        "dim": pl.Int32(),
+        "heads": pl.Int32(),
+        "n_linear": pl.Int32(),
+        "n_window": pl.Int32(),
+        "n_full": pl.Int32(),
+        "params": pl.Int64(),
+        "flops": pl.Int64(),  # forward, per token, at the task's length
+        "state": pl.Int64(),  # scalars per sequence at the task's length
+        "state_lengths": pl.List(pl.Int64()),
+        "state_sizes": pl.List(pl.Int64()),
+        "task": pl.String(),  # family
+        "setting": pl.String(),  # canonical text
+        "length": pl.Int32(),  # tokens of an input row
+        "vocab": pl.Int32(),
+        "chance": pl.Float64(),
+        "ceiling": pl.Float64(),
+        "window_share": pl.Float64(),  # solved within 32 tokens; null where the task has no lag
+        "lr": pl.Float64(),
+        "weight_decay": pl.Float64(),
+        "batch": pl.Int32(),
+        "steps": pl.Int32(),  # the budget
+        "threshold": pl.Float64(),
+        "seed": pl.Int32(),
+        "status": pl.String(),  # solved, budget or diverged
+        "reason": pl.String(),  # of a divergence
+        "step": pl.Int32(),
+        "tokens": pl.Int64(),
+        "seconds": pl.Float64(),  # of training, since its start; the only column that a repeat changes
+        "loss": pl.Float64(),
+        "acc_valid": pl.Float64(),
+        "acc": pl.Float64(),
+        "acc_madlab": pl.Float64(),
+        "final": pl.Boolean(),
+        "auc_valid": pl.Float64(),  # this and the next three: on the final row only
+        "auc": pl.Float64(),
+        "steps_to": pl.Int32(),
+        "acc_position": pl.List(pl.Float64()),
+        "code": pl.String(),
+        "torch": pl.String(),
+        "python": pl.String(),
+        "lab": pl.String(),
+        "machine": pl.String(),
+    }
+)
+
+_KIND = "run folder of the hybrid-architecture lab"
+_TEMPORARY = ".tmp-"
+_ORDER = ["trial", "task", "setting", "lr", "weight_decay", "seed", "step", "final"]
+
+
+class ResultsError(ValueError):
+    """A run folder cannot be read or written as one of ours."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run without a result: it raised, or its process died twice."""
+
+    run: str
+    label: str
+    setting: str
+    seed: int
+    reason: str
+    when: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All stored runs of a folder: ``frame`` has the columns of SCHEMA, in a fixed order of rows."""
+
+    frame: pl.DataFrame
+    recipe_text: str
+    env: dict[str, Any]
+    failures: tuple[Failure, ...] = ()
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, also across a crash of the machine."""
+    temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole text file or none, also across a crash of the machine."""
+    _write_bytes(path, text.encode())
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows as a frame of SCHEMA. Raises ResultsError for missing, unknown or mistyped columns."""
+    for row in rows:
+        if odd := set(row) ^ set(SCHEMA):
+            raise ResultsError(f"a result row lacks or adds the columns {', '.join(sorted(odd))}")
+    try:
+        return pl.DataFrame(list(rows), schema=SCHEMA, strict=True)
+    except (pl.exceptions.PolarsError, TypeError) as exc:
+        raise ResultsError(f"a result row does not fit the schema: {exc}") from exc
+
+
+def write_run(folder: Path, rows: Sequence[Mapping[str, Any]] | pl.DataFrame) -> Path:
+    """Store one finished run as ``trials/<run>.parquet`` and return the path. Atomic."""
+    frame = rows if isinstance(rows, pl.DataFrame) else to_frame(rows)
+    keys = frame["run"].unique().to_list()
+    if len(keys) != 1 or frame["final"].sum() != 1:
+        raise ResultsError(f"a file holds one run with one final row; given were the runs {keys}")
+    path = folder / "trials" / f"{keys[0]}.parquet"
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    _write_bytes(path, buffer.getvalue())
+    return path
+
+
+def read_run(path: Path) -> pl.DataFrame:
+    """The rows of one stored run. Raises ResultsError if the file is not one of ours."""
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as exc:
+        first = (str(exc).splitlines() or [""])[0]
+        raise ResultsError(f"{path}: this is no result file ({first}); delete it and sweep again") from exc
+    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ResultsError(f"{path}: {_newer(version)}")
+    if frame.schema != SCHEMA:
+        raise ResultsError(f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it")
+    return frame
+
+
+def stored(folder: Path, part: str = "trials") -> dict[str, Path]:
+    """Keys of the finished runs below ``folder`` -> their files."""
+    return {path.stem: path for path in sorted((folder / part).glob("*.parquet"))}
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The folder's env.json. Raises ResultsError unless it is a run folder that this version can read."""
+    if not folder.exists():
+        raise ResultsError(f"{folder}: there is no such folder; a sweep makes one")
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: this is a file; a run folder is wanted, such as runs/ratios")
+    try:
+        env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ResultsError(f"{folder}: this is no run folder of the lab (it has no env.json)") from None
+    except (OSError, ValueError) as exc:
+        raise ResultsError(f"{folder / 'env.json'}: this cannot be read ({exc})") from exc
+    version = env.get("schema_version") if isinstance(env, dict) and env.get("kind") == _KIND else None
+    if not isinstance(version, int):
+        raise ResultsError(f"{folder}: this is no run folder of the lab (its env.json is something else)")
+    if version > SCHEMA_VERSION:
+        raise ResultsError(f"{folder}: {_newer(version)}")
+    return env
+
+
+def _newer(version: int) -> str:
+    return f"a newer version of the lab wrote this (schema {version}, here {SCHEMA_VERSION}); update the lab"
+
+
+def check_place(folder: Path) -> dict[str, Any]:
+    """The env.json of a run folder to go on with; {} where one can be made.
+
+    Raises ResultsError if ``folder`` holds anything else's files or comes from a newer version.
+    """
+    if (folder / "env.json").exists() or (folder.exists() and not folder.is_dir()):
+        return check_folder(folder)
+    known = {"trials", "earlier", "lock"}
+    entries = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if others := sorted(n for n in entries if n not in known and not n.startswith(_TEMPORARY)):
+        raise ResultsError(
+            f"{folder}: this is no run folder of the lab and it is not empty ({others[0]} is in it); "
+            "choose another place with --runs, or another name"
+        )
+    return {}
+
+
+def open_folder(folder: Path, env: Mapping[str, Any], recipe_text: str) -> None:
+    """Make ``folder`` a run folder or go on with it; env.json and recipe.yaml are renewed.
+
+    Also clears what a killed sweep left half done, so the caller must hold the folder's lock. Raises
+    ResultsError as ``check_place``.
+    """
+    before = check_place(folder)
+    for part in ("trials", "earlier"):
+        (folder / part).mkdir(exist_ok=True)
+    tidy(folder)
+    created = before.get("created", env.get("created"))
+    record = {"kind": _KIND, "schema_version": SCHEMA_VERSION, **env, "created": created}
+    write_text(folder / "env.json", json.dumps(record, indent=1) + "\n")
+    write_text(folder / "recipe.yaml", recipe_text)
+
+
+def tidy(folder: Path) -> None:
+    """Remove temporary files and cut half lines that killed processes left. No writer may be at work."""
+    for directory in (folder, folder / "trials", folder / "earlier"):
+        for leftover in directory.glob(f"{_TEMPORARY}*"):
+            leftover.unlink()
+    for log in ("study.log", "failures.jsonl"):
+        _mend(folder / log)
+
+
+def _mend(log: Path) -> None:
+    """Cut the half line that a killed process left at the end of an append-only file."""
+    if not log.exists():
+        return
+    content = log.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(log, whole)
+
+
+def record_failure(folder: Path, failure: Failure) -> None:
+    """Append one line to failures.jsonl."""
+    with (folder / "failures.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(vars(failure)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def failures(folder: Path) -> tuple[Failure, ...]:
+    """Runs that failed and have no result since: the last reason of each, in the order they failed."""
+    last: dict[str, Failure] = {}
+    for entry in _lines(folder / "failures.jsonl"):
+        failure = Failure(**entry)
+        last.pop(failure.run, None)
+        last[failure.run] = failure
+    done = stored(folder)
+    return tuple(failure for run, failure in last.items() if run not in done)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            return  # a process died while it wrote this line
+        try:
+            yield json.loads(line)
+        except ValueError as exc:
+            raise ResultsError(f"{path}:{number}: this line is no JSON ({exc}); delete it") from exc
+
+
+def read(folder: Path) -> Results:
+    """All stored runs below ``folder``, sorted. Raises ResultsError, naming the file that is wrong."""
+    folder = Path(folder)
+    env = check_folder(folder)
+    files = list(stored(folder).values())
+    frames = [read_run(path) for path in files]
+    frame = pl.concat([SCHEMA.to_frame(), *frames]).sort(_ORDER)
+    recipe = folder / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8") if recipe.exists() else ""
+    return Results(frame, text, env, failures(folder))

@@ -1,0 +1,241 @@
+"""A run: one candidate on one task setting with one training setting and one seed, and the rows it leaves.
+
+A run is plain frozen values; the hash of what decides its outcome is its key in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+import blocks
+import synthetics
+from blocks import BLOCKS
+from blocks.base import Block, Shape
+from blocks.cost import counts, flops_per_token, layer_role, params_by_part, state_size, strip
+from blocks.schedule import Schedule, parse
+from sweeps.form import Recipe
+from sweeps.results import SCHEMA_VERSION
+from sweeps.space import Candidate
+from synthetics.base import Task
+from synthetics.difficulty import profile
+from synthetics.fit import Fit, Training, fit
+from synthetics.protocol import parse_task
+
+__all__ = [
+    "STATE_LENGTHS",
+    "Run",
+    "code_hash",
+    "execute",
+    "flops_per_step",
+    "machine",
+    "rows",
+    "runs_of",
+    "versions",
+]
+
+STATE_LENGTHS = tuple(4**power for power in range(3, 9))
+"""64 to 65,536 tokens: where the state of every candidate is recorded, so that plots need no torch."""
+
+WINDOW = 32
+"""Tokens of the window whose share of a task is recorded beside every score."""
+
+Blocks = Mapping[str, type[Block]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One candidate, one task setting (canonical text), one training setting, one seed."""
+
+    candidate: Candidate
+    task: str
+    training: Training
+    seed: int
+
+    def key(self, code: str) -> str:
+        """Hash of all that decides the outcome, ``code`` (see ``code_hash``) included; names stay out."""
+        c = self.candidate
+        parts = {
+            "schedule": c.schedule,
+            "shape": [c.dim, c.heads, c.norm],
+            "task": self.task,
+            "training": asdict(self.training),
+            "seed": self.seed,
+            "code": code,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def shape(self) -> Shape:
+        """What all blocks of the model share."""
+        norm = cast(Literal["rms", "rms_zero"], self.candidate.norm)
+        return Shape(dim=self.candidate.dim, heads=self.candidate.heads, norm=norm)
+
+
+def code_hash(blocks_file: Path | None = None) -> str:
+    """Hash of the sources of ``blocks`` and ``synthetics``, the user's file of blocks and torch's version.
+
+    What that file imports from elsewhere is not seen.
+    """
+    digest = hashlib.sha256(torch.__version__.encode())
+    for package in (blocks, synthetics):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\n{root.name}/{path.relative_to(root).as_posix()} {content}".encode())
+    if blocks_file is not None:
+        digest.update(b"\nuser " + hashlib.sha256(blocks_file.read_bytes()).hexdigest().encode())
+    return digest.hexdigest()[:16]
+
+
+def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -> Iterator[Run]:
+    """The runs of one candidate in one round: every task setting, every optimiser setting."""
+    part = recipe.train
+    base = Training(
+        steps=part.steps,
+        batch=part.batch,
+        warmup=part.warmup,
+        clip=part.clip,
+        eval_every=part.eval_every,
+        eval_examples=part.eval_examples,
+        stop=part.stop,
+        threshold=part.threshold,
+    )
+    for task in tasks:
+        for lr, weight_decay in candidate.optimisers:
+            training = replace(base, lr=lr, weight_decay=weight_decay)
+            yield Run(candidate=candidate, task=task, training=training, seed=seed)
+
+
+@cache
+def machine() -> str:
+    """The processor and the system, without the host's name."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = (
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        )
+        name = next(names, name)
+    return f"{name}, {platform.system()} {platform.machine()}"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what a run stands on: torch, python, the lab, the machine."""
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "lab": importlib.metadata.version("hybrid-architecture-lab"),
+        "machine": machine(),
+    }
+
+
+def execute(run: Run, trial: int, code: str, table: Blocks = BLOCKS) -> list[dict[str, Any]]:
+    """Train the run and return its rows. Bit for bit the same every time, ``seconds`` apart."""
+    schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
+    return rows(run, fit(schedule, run.shape, task, run.training, run.seed), trial, code, table)
+
+
+def flops_per_step(run: Run, table: Blocks = BLOCKS) -> float:
+    """FLOPs of one training step: forward, and twice that for backward."""
+    task = parse_task(run.task)
+    schedule = parse(run.candidate.schedule, table)
+    per_token = flops_per_token(schedule, run.shape, task.vocab, task.tokens)
+    return 3.0 * per_token * task.tokens * run.training.batch
+
+
+def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) -> list[dict[str, Any]]:
+    """The rows of a finished run: one per evaluation; a diverged run ends with one more, at chance."""
+    schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
+    common = {
+        "schema_version": SCHEMA_VERSION,
+        "run": run.key(code),
+        "trial": trial,
+        "label": run.candidate.label,
+        "choices": run.candidate.choices_json,
+        "schedule": run.candidate.schedule,
+        "arch": run.candidate.arch,
+        "dim": run.candidate.dim,
+        "heads": run.candidate.heads,
+        "lr": run.training.lr,
+        "weight_decay": run.training.weight_decay,
+        "batch": run.training.batch,
+        "steps": run.training.steps,
+        "threshold": run.training.threshold,
+        "seed": run.seed,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "code": code,
+        **_costs(schedule, run.shape, task, table),
+        **_task(run.task, task),
+        **versions(),
+    }
+    curve: list[dict[str, Any]] = [vars(point) for point in outcome.curve]
+    if outcome.status == "diverged":
+        curve.append(_end_of_diverged(run, outcome, task))
+    finals = {
+        "auc_valid": outcome.auc_valid,
+        "auc": outcome.auc,
+        "steps_to": outcome.steps_to,
+        "acc_position": list(outcome.acc_position),
+    }
+    last = len(curve) - 1
+    return [
+        {**common, **point, "final": i == last, **(finals if i == last else dict.fromkeys(finals))}
+        for i, point in enumerate(curve)
+    ]
+
+
+def _end_of_diverged(run: Run, outcome: Fit, task: Task) -> dict[str, Any]:
+    """What a diverged run counts as: its whole budget spent, chance reached."""
+    steps = run.training.steps
+    return {
+        "step": steps,
+        "tokens": steps * run.training.batch * task.tokens,
+        "seconds": outcome.curve[-1].seconds if outcome.curve else 0.0,
+        "loss": None,
+        "acc_valid": outcome.acc_valid,
+        "acc": outcome.acc,
+        "acc_madlab": outcome.acc_madlab,
+    }
+
+
+def _costs(schedule: Schedule, shape: Shape, task: Task, table: Blocks) -> dict[str, Any]:
+    number = counts(schedule)
+    roles = [layer_role(layer) for layer in schedule]
+    return {
+        "strip": strip(schedule, table),
+        "roles": ["none" if role == "channel" else role for role in roles],
+        "depth": number.depth,
+        "n_linear": number.linear,
+        "n_window": number.window,
+        "n_full": number.full,
+        "params": sum(params_by_part(schedule, shape, task.vocab, blocks=table).values()),
+        "flops": flops_per_token(schedule, shape, task.vocab, task.tokens),
+        "state": state_size(schedule, shape, task.tokens),
+        "state_lengths": list(STATE_LENGTHS),
+        "state_sizes": [state_size(schedule, shape, length) for length in STATE_LENGTHS],
+    }
+
+
+def _task(text: str, task: Task) -> dict[str, Any]:
+    numbers = profile(task, WINDOW)
+    return {
+        "task": task.name,
+        "setting": text,
+        "length": task.tokens,
+        "vocab": task.vocab,
+        "chance": numbers.chance,
+        "ceiling": numbers.ceiling,
+        "window_share": numbers.window_share,
+    }

@@ -1,0 +1,209 @@
+"""Recipe -> candidates: what the variables of a pattern stand for, and which schedules come out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from blocks import BLOCKS
+from blocks.base import Block
+from blocks.schedule import Schedule, ScheduleError, parse, show, tile
+from sweeps.form import OPTIMISER, Recipe, Value
+from synthetics import TASKS
+from synthetics.base import Task
+from synthetics.protocol import SUITES, parse_task, settings, show_task
+
+__all__ = [
+    "LIMIT",
+    "Candidate",
+    "Choices",
+    "SpaceError",
+    "axes",
+    "candidate",
+    "candidates",
+    "grid",
+    "is_sampled",
+    "label_of",
+    "layers",
+    "realise",
+    "same",
+    "size",
+    "task_texts",
+    "tasks_of",
+]
+
+LIMIT = 10_000
+"""Candidates of one sweep. Runs are limited to a hundred times that."""
+
+Blocks = Mapping[str, type[Block]]
+Choices = tuple[tuple[str, Value], ...]
+"""(variable, value as the recipe spells it), in the recipe's order."""
+
+Path = tuple[Any, ...]
+
+
+class SpaceError(ValueError):
+    """Something in a recipe stands for no schedule. ``path`` is where in the recipe."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A schedule with its shape, and the optimiser settings to try on it; plain values only.
+
+    label: for people, ``r=3:1``. also: labels of other choices that come out as the same architecture.
+    choices: as spelled in the recipe. schedule: canonical text. optimisers: (lr, weight decay) pairs.
+    """
+
+    label: str
+    choices: Choices
+    schedule: str
+    dim: int
+    heads: int
+    norm: str
+    optimisers: tuple[tuple[float, float], ...]
+    also: tuple[str, ...] = ()
+
+    @property
+    def arch(self) -> str:
+        """Hash of schedule and shape: equal for equal architectures, whatever they are called."""
+        text = json.dumps([self.schedule, self.dim, self.heads, self.norm])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def choices_json(self) -> str:
+        """``choices`` as a JSON object."""
+        return json.dumps(dict(self.choices))
+
+
+def realise(value: Value) -> Value:
+    """What a recipe's value stands for: ``3:1`` is the whole number 3, everything else itself.
+
+    Raises SpaceError for a ratio that no count of layers realises.
+    """
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    found = re.fullmatch(r"\s*(\d{1,4})\s*:\s*1\s*", value)
+    if not found:
+        raise SpaceError(
+            (),
+            f"{value!r} is a ratio that cannot be realised: only n:1 stands for a count, n layers to one; "
+            "write another layout out in the pattern, such as 3*gdn + 2*fox",
+        )
+    return int(found[1])
+
+
+def axes(recipe: Recipe) -> dict[str, tuple[Value, ...]]:
+    """What multiplies candidates: the variables of ``search``, or the labels of ``schedules``."""
+    found = {name: values for name, values in recipe.search.items() if name not in OPTIMISER}
+    return {"schedule": tuple(recipe.schedules), **found} if recipe.schedules is not None else found
+
+
+def size(recipe: Recipe) -> int:
+    """Combinations of values in the whole grid."""
+    return math.prod(len(values) for values in axes(recipe).values())
+
+
+def is_sampled(recipe: Recipe) -> bool:
+    """Whether Optuna chooses which candidates to try, because fewer than all are asked for."""
+    return recipe.trials != "all" and recipe.trials < size(recipe)
+
+
+def grid(recipe: Recipe) -> Iterator[Choices]:
+    """Every combination, the last variable varying fastest."""
+    space = axes(recipe)
+    for values in itertools.product(*space.values()):
+        yield tuple(zip(space, values, strict=True))
+
+
+def label_of(recipe: Recipe, choices: Choices) -> str:
+    """``r=3:1, m=gdn``; the schedule's own label where the recipe lists schedules."""
+    if recipe.schedules is not None:
+        return str(choices[0][1])
+    return ", ".join(f"{name}={value}" for name, value in choices) or recipe.name
+
+
+def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedule:
+    """The schedule of one combination. Raises SpaceError where it cannot be realised."""
+    values = {name: realise(value) for name, value in choices}
+    where: Path = ("pattern",)
+    text = recipe.pattern or ""
+    if recipe.schedules is not None:
+        label = str(values.pop("schedule"))
+        where, text = ("schedules", label), recipe.schedules[label]
+    try:
+        pattern = parse(text, blocks, values)
+        if recipe.depth is None:
+            return pattern
+        if recipe.depth < len(pattern):
+            raise SpaceError(
+                ("depth",),
+                f"{label_of(recipe, choices)} cannot be realised at depth {recipe.depth}: its pattern is "
+                f"{len(pattern)} layers and would be cut short; give a depth of at least {len(pattern)}",
+            )
+        return tile(pattern, recipe.depth)
+    except ScheduleError as exc:
+        raise SpaceError(where, str(exc)) from None
+
+
+def candidate(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Candidate:
+    """The candidate of one combination. Raises SpaceError where it cannot be realised."""
+    rates = partial(_rates, recipe, dict(choices))
+    return Candidate(
+        label=label_of(recipe, choices),
+        choices=choices,
+        schedule=show(layers(recipe, choices, blocks), blocks),
+        dim=recipe.shape.dim,
+        heads=recipe.shape.heads,
+        norm=recipe.shape.norm,
+        optimisers=tuple(itertools.product(rates("lr"), rates("weight_decay"))),
+    )
+
+
+def candidates(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Candidate]:
+    """All candidates of an enumerated recipe, each architecture once; the others' labels are in ``also``."""
+    first: dict[tuple[Any, ...], Candidate] = {}
+    for choices in grid(recipe):
+        new = candidate(recipe, choices, blocks)
+        same = (new.arch, new.optimisers)
+        if same in first:
+            first[same] = replace(first[same], also=(*first[same].also, new.label))
+        else:
+            first[same] = new
+    return list(first.values())
+
+
+def _rates(recipe: Recipe, choices: Mapping[str, Value], name: str) -> tuple[float, ...]:
+    """The values of lr or weight_decay to try on the candidate of ``choices``."""
+    given: Any = recipe.search.get(name, getattr(recipe.train, name))
+    if isinstance(given, Mapping):
+        ((variable, by_value),) = given.items()
+        wanted = realise(choices[variable])
+        return (next(float(v) for key, v in by_value.items() if same(realise(key), wanted)),)
+    return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
+
+
+def same(a: Value, b: Value) -> bool:
+    """Equal, and not only as 1 equals True."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def task_texts(recipe: Recipe) -> list[str]:
+    """The canonical text of every task setting, suites such as ``mad`` spelled out."""
+    return [show_task(task) for text in recipe.tasks for task in tasks_of(text)]
+
+
+def tasks_of(text: str) -> tuple[Task, ...]:
+    """The settings one entry of ``tasks`` stands for. Raises TaskError."""
+    word = text.strip()
+    return settings(word) if word in SUITES and word not in TASKS else (parse_task(word),)

@@ -1,0 +1,147 @@
+"""The Optuna study behind a sweep: one trial per candidate, in a journal file beside the results.
+
+Only the coordinator writes here, under the folder's lock. A trial stays RUNNING until the first complete
+round of its candidate is told, so what a killed sweep leaves RUNNING is simply taken up again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import polars as pl
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.form import Recipe
+from sweeps.space import Candidate, Choices, axes
+
+__all__ = ["Trials", "mean_score"]
+
+REPEATS = 10
+"""Suggestions in a row that are known already, after which an unseen combination is drawn evenly."""
+
+
+class Trials:
+    """The candidates of one recipe as trials of one study.
+
+    A study belongs to one search space: another set of values is another study in the same journal, since
+    Optuna's categories never change.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        journal = folder / "study.log"
+        for stale in folder.glob("study.log.lock*"):
+            stale.unlink()  # left by a killed sweep; ours is the only writer
+        self._axes = axes(recipe)
+        space = hashlib.sha256(json.dumps(self._axes).encode()).hexdigest()[:8]
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        self._study = optuna.create_study(
+            storage=storage, study_name=f"{recipe.name}-{space}", direction="maximize", load_if_exists=True
+        )
+        count = len(self._study.get_trials(deepcopy=False))
+        seed = hashlib.sha256(f"{recipe.name}/{count}".encode()).digest()
+        # Another seed at every start: with the same one, a sampler repeats its first suggestions.
+        self._study.sampler = optuna.samplers.TPESampler(seed=int.from_bytes(seed[:4], "little"))
+        self._random = random.Random(seed)
+        self._distributions = {
+            name: CategoricalDistribution(list(values)) for name, values in self._axes.items()
+        }
+        self._told: set[int] = set()
+        self._numbers: dict[Choices, int] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            self._adopt(trial)
+
+    def _adopt(self, trial: FrozenTrial) -> None:
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if trial.state.is_finished():
+            self._told.add(trial.number)
+        elif set(params) != set(self._axes):
+            # Killed while its values were being drawn: nothing can have been trained for it.
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            return
+        if trial.state != TrialState.FAIL and set(params) == set(self._axes):
+            self._numbers.setdefault(self._choices(params), trial.number)
+        if trial.state == TrialState.WAITING:
+            self._study.ask(self._distributions)
+
+    def _choices(self, params: dict[str, Any]) -> Choices:
+        return tuple((name, params[name]) for name in self._axes)
+
+    @property
+    def known(self) -> dict[Choices, int]:
+        """Choices -> trial number, in the order of the numbers."""
+        return dict(self._numbers)
+
+    def enqueue(self, candidates: Iterable[Candidate]) -> dict[Choices, int]:
+        """A trial for every candidate that has none yet; the numbers of all of them."""
+        wanted = [candidate.choices for candidate in candidates]
+        for choices in wanted:
+            if choices not in self._numbers:
+                self._study.enqueue_trial(dict(choices), skip_if_exists=True)
+                trial = self._study.ask(self._distributions)
+                self._numbers[choices] = trial.number
+        return {choices: self._numbers[choices] for choices in wanted}
+
+    def suggest(self) -> tuple[int, Choices]:
+        """A new candidate's number and choices; never one that is known, as long as one is left."""
+        for _ in range(REPEATS):
+            trial = self._study.ask(self._distributions)
+            choices = self._choices(trial.params)
+            if choices not in self._numbers:
+                self._numbers[choices] = trial.number
+                return trial.number, choices
+            # A repeat tells the sampler nothing new; as a failed trial it is left out of its model.
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        choices = self._unseen()
+        self._study.enqueue_trial(dict(choices))
+        trial = self._study.ask(self._distributions)
+        self._numbers[choices] = trial.number
+        return trial.number, choices
+
+    def _unseen(self) -> Choices:
+        names, values = list(self._axes), list(self._axes.values())
+        for _ in range(1000):
+            choices = tuple((name, self._random.choice(v)) for name, v in zip(names, values, strict=True))
+            if choices not in self._numbers:
+                return choices
+        # Nearly all are known, so the space is small enough to walk through.
+        every = (tuple(zip(names, combination, strict=True)) for combination in itertools.product(*values))
+        return next(choices for choices in every if choices not in self._numbers)
+
+    def tell(self, number: int, value: float) -> None:
+        """The mean score of a candidate's first complete round; later calls change nothing."""
+        if number not in self._told:
+            self._study.tell(number, value)
+            self._told.add(number)
+
+    def reject(self, number: int) -> None:
+        """A candidate that cannot be realised: it never comes back."""
+        self._study.tell(number, state=TrialState.FAIL)
+        self._told.add(number)
+
+
+def mean_score(rows: pl.DataFrame, score: str) -> float:
+    """One candidate's score from the final rows of one round: more is better.
+
+    Per task family the best optimiser setting is chosen on validation; its test scores are averaged over
+    the settings of the family, then over families. ``steps`` counts negated, a run that never got there
+    as its whole budget.
+    """
+    test = {"accuracy": pl.col("acc"), "auc": pl.col("auc")}.get(
+        score, -pl.coalesce("steps_to", "steps").cast(pl.Float64)
+    )
+    valid = pl.col("acc_valid" if score == "accuracy" else "auc_valid")
+    by_setting = rows.group_by("task", "lr", "weight_decay").agg(valid=valid.mean(), test=test.mean())
+    # Ties go to the smaller rate, so that the answer does not hang on the order of rows.
+    best = by_setting.sort("valid", "lr", "weight_decay", descending=[True, False, False])
+    return float(best.group_by("task").agg(pl.col("test").first())["test"].mean())  # type: ignore[arg-type]
