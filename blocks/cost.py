@@ -25,7 +25,8 @@ class Counts:
 def layer_role(layer: Layer) -> Role:
     """The role of a layer's mixer; the most expensive one if it has several, ``channel`` if it has none."""
     order: tuple[Role, ...] = ("channel", "linear", "window", "full")
-    return max((block.role for block in layer), key=order.index)
+    roles: list[Role] = [block.role for block in layer]
+    return max(roles, key=order.index)
 
 
 def counts(schedule: Schedule) -> Counts:

@@ -21,7 +21,12 @@ ModelState = Sequence[Sequence[State]]
 
 
 class Stack(nn.Module):
-    """The residual stack: for each block in turn, x = x + block(norm(x))."""
+    """The residual stack: for each block in turn, x = x + block(norm(x)).
+
+    The last projection of every block (a module names it ``out``) starts divided by the square root of the
+    number of blocks (Radford et al. 2019, sec. 2.3), so that the stream's scale at the start does not grow
+    with depth. At depth 20 this and the embedding's scale decide whether anything is learned in 300 steps.
+    """
 
     def __init__(self, schedule: Schedule, shape: Shape, kernel: Kernel = "auto") -> None:
         super().__init__()
@@ -32,6 +37,10 @@ class Stack(nn.Module):
             )
             for layer in schedule
         )
+        blocks = [part["block"] for layer in self.layers for part in layer]  # pyright: ignore
+        for block in blocks:
+            if isinstance(out := getattr(block, "out", None), nn.Linear):
+                out.weight.data *= len(blocks) ** -0.5
 
     def forward(
         self, x_BTD: Tensor, state: ModelState | None = None, context: Context | None = None
@@ -49,7 +58,8 @@ class Stack(nn.Module):
 class LanguageModel(nn.Module):
     """Embedding, residual stack, norm and linear head (no bias); ``tied`` shares the embedding with the head.
 
-    Embedding and an untied head start at N(0, 0.02); blocks initialise themselves.
+    The embedding starts at N(0, 1) and the head at N(0, 0.02); tied, both at N(0, 1/D), so that logits start
+    at order one. Blocks initialise themselves, but for what ``Stack`` says.
     """
 
     def __init__(
@@ -60,7 +70,7 @@ class LanguageModel(nn.Module):
         self.stack = Stack(schedule, shape, kernel)
         self.norm = make_norm(shape, shape.dim)
         self.head = nn.Linear(shape.dim, vocab, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=shape.dim**-0.5 if tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.02)
         if tied:
             self.head.weight = self.embedding.weight
@@ -105,7 +115,7 @@ class AutoEncoder(nn.Module):
             nn.Linear(dim, vocab, bias=False),
         )
         self.register_buffer("positions_PD", sinusoids(length, dim), persistent=False)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight)
 
     def forward(
         self, tokens_BT: Tensor, state: ModelState | None = None, context: Context | None = None
