@@ -184,10 +184,7 @@ def _size(recipe: Recipe) -> Iterator[Problem]:
         tasks = len(space.task_texts(recipe))
     except NotationError:
         return
-    settings = 1
-    for name in OPTIMISER:
-        given = recipe.search.get(name, getattr(recipe.train, name))
-        settings *= len(given) if isinstance(given, tuple) else 1
+    settings = space.optimiser_count(recipe)
     if (runs := count * tasks * settings * recipe.seeds) > RUNS_LIMIT:
         yield (
             (),

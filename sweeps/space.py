@@ -32,6 +32,7 @@ __all__ = [
     "is_sampled",
     "label_of",
     "layers",
+    "optimiser_count",
     "realise",
     "same",
     "size",
@@ -196,6 +197,12 @@ def _rates(recipe: Recipe, choices: Mapping[str, Value], name: str) -> tuple[flo
 def same(a: Value, b: Value) -> bool:
     """Equal, and not only as 1 equals True."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def optimiser_count(recipe: Recipe) -> int:
+    """Optimiser settings tried on every candidate."""
+    given = (recipe.search.get(name, getattr(recipe.train, name)) for name in OPTIMISER)
+    return math.prod(len(values) if isinstance(values, tuple) else 1 for values in given)
 
 
 def task_texts(recipe: Recipe) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 import polars as pl
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -53,10 +53,11 @@ class Trials:
         # Another seed at every start: with the same one, a sampler repeats its first suggestions.
         self._study.sampler = optuna.samplers.TPESampler(seed=int.from_bytes(seed[:4], "little"))
         self._random = random.Random(seed)
-        self._distributions = {
+        self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(list(values)) for name, values in self._axes.items()
         }
         self._told: set[int] = set()
+        self._rejected: set[int] = set()
         self._numbers: dict[Choices, int] = {}
         for trial in self._study.get_trials(deepcopy=False):
             self._adopt(trial)
@@ -65,12 +66,14 @@ class Trials:
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if trial.state.is_finished():
             self._told.add(trial.number)
-        elif set(params) != set(self._axes):
+        if set(params) != set(self._axes):
             # Killed while its values were being drawn: nothing can have been trained for it.
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            if not trial.state.is_finished():
+                self._study.tell(trial.number, state=TrialState.FAIL)
             return
-        if trial.state != TrialState.FAIL and set(params) == set(self._axes):
-            self._numbers.setdefault(self._choices(params), trial.number)
+        number = self._numbers.setdefault(self._choices(params), trial.number)
+        if trial.state == TrialState.FAIL and number == trial.number:
+            self._rejected.add(number)
         if trial.state == TrialState.WAITING:
             self._study.ask(self._distributions)
 
@@ -79,17 +82,15 @@ class Trials:
 
     @property
     def known(self) -> dict[Choices, int]:
-        """Choices -> trial number, in the order of the numbers."""
-        return dict(self._numbers)
+        """Choices that stand for a schedule -> trial number, in the order of the numbers."""
+        return {choices: number for choices, number in self._numbers.items() if number not in self._rejected}
 
     def enqueue(self, candidates: Iterable[Candidate]) -> dict[Choices, int]:
         """A trial for every candidate that has none yet; the numbers of all of them."""
         wanted = [candidate.choices for candidate in candidates]
         for choices in wanted:
             if choices not in self._numbers:
-                self._study.enqueue_trial(dict(choices), skip_if_exists=True)
-                trial = self._study.ask(self._distributions)
-                self._numbers[choices] = trial.number
+                self._numbers[choices] = self._enqueue(choices)
         return {choices: self._numbers[choices] for choices in wanted}
 
     def suggest(self) -> tuple[int, Choices]:
@@ -103,10 +104,12 @@ class Trials:
             # A repeat tells the sampler nothing new; as a failed trial it is left out of its model.
             self._study.tell(trial.number, state=TrialState.FAIL)
         choices = self._unseen()
+        self._numbers[choices] = self._enqueue(choices)
+        return self._numbers[choices], choices
+
+    def _enqueue(self, choices: Choices) -> int:
         self._study.enqueue_trial(dict(choices))
-        trial = self._study.ask(self._distributions)
-        self._numbers[choices] = trial.number
-        return trial.number, choices
+        return self._study.ask(self._distributions).number
 
     def _unseen(self) -> Choices:
         names, values = list(self._axes), list(self._axes.values())
@@ -119,15 +122,19 @@ class Trials:
         return next(choices for choices in every if choices not in self._numbers)
 
     def tell(self, number: int, value: float) -> None:
-        """The mean score of a candidate's first complete round; later calls change nothing."""
-        if number not in self._told:
-            self._study.tell(number, value)
-            self._told.add(number)
+        """The mean score of a candidate's first complete round, once."""
+        self._study.tell(number, value)
+        self._told.add(number)
+
+    def is_told(self, number: int) -> bool:
+        """Whether the study has a trial's value, or knows that it has none."""
+        return number in self._told
 
     def reject(self, number: int) -> None:
         """A candidate that cannot be realised: it never comes back."""
         self._study.tell(number, state=TrialState.FAIL)
         self._told.add(number)
+        self._rejected.add(number)
 
 
 def mean_score(rows: pl.DataFrame, score: str) -> float:

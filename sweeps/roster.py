@@ -1,0 +1,79 @@
+"""Who takes part in a sweep: all candidates of a whole grid, or those that Optuna picks one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from blocks.base import Block
+from sweeps import space
+from sweeps.form import Recipe
+from sweeps.space import Candidate, Choices, SpaceError
+from sweeps.trials import Trials
+
+__all__ = ["Roster"]
+
+PATIENCE = 1000
+"""Suggestions in a row that are no new schedule, after which a space counts as used up."""
+
+
+class Roster:
+    """The candidates by trial number, in the order in which they joined.
+
+    wanted: how many the recipe asks for. A sampled recipe begins with those that earlier calls found.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, table: Mapping[str, type[Block]]) -> None:
+        self._recipe, self._table = recipe, table
+        self._trials = Trials(folder, recipe)
+        self.sampled = space.is_sampled(recipe)
+        self.candidates: dict[int, Candidate] = {}
+        if self.sampled:
+            self.wanted = int(recipe.trials)
+            for choices, number in self._trials.known.items():
+                if not self.full:
+                    self._join(number, choices)
+            return
+        every = space.candidates(recipe, table)
+        numbers = self._trials.enqueue(every)
+        self.wanted = len(every)
+        self.candidates = {numbers[candidate.choices]: candidate for candidate in every}
+
+    @property
+    def full(self) -> bool:
+        """Whether all candidates asked for are there."""
+        return len(self.candidates) >= self.wanted
+
+    def grow(self) -> int | None:
+        """The number of one more candidate, chosen by Optuna; None if the roster is full.
+
+        A space with fewer different schedules than asked for ends when no suggestion is new any more.
+        """
+        for _ in range(PATIENCE):
+            suggestion = None if self.full else self._trials.suggest()
+            if suggestion is None:
+                break
+            if self._join(*suggestion):
+                return suggestion[0]
+        self.wanted = len(self.candidates)
+        return None
+
+    def is_told(self, number: int) -> bool:
+        """Whether Optuna knows a candidate's score."""
+        return self._trials.is_told(number)
+
+    def tell(self, number: int, score: float) -> None:
+        """The score of a candidate's first complete round, once."""
+        self._trials.tell(number, score)
+
+    def _join(self, number: int, choices: Choices) -> bool:
+        try:
+            new = space.candidate(self._recipe, choices, self._table)
+        except SpaceError:
+            self._trials.reject(number)
+            return False
+        if any((old.arch, old.optimisers) == (new.arch, new.optimisers) for old in self.candidates.values()):
+            self._trials.reject(number)
+            return False
+        self.candidates[number] = new
+        return True
