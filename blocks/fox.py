@@ -50,9 +50,9 @@ def forgetting_attention(
 ) -> tuple[Tensor, Tensor]:
     """The same function, ``PIECE`` queries at a time.
 
-    Within a row of scores the sums up to query i and up to the piece's last token differ by a constant, which
-    softmax drops: the bias belongs to the key alone. It is counted anew for every piece, back from its end,
-    so that two long sums are never subtracted and keys far behind keep their precision.
+    Within a row of scores the sum of log f up to query i is a constant, which softmax drops: the bias belongs
+    to the key alone. It is counted from the start of each piece, back to earlier keys and on to those of the
+    piece: no two long sums are ever subtracted, and no query's bias depends on what comes after it.
     """
     past, repeat = faded_BPH.shape[1], q_BTHK.shape[2] // k_BSGK.shape[2]
     if repeat > 1:
@@ -61,9 +61,11 @@ def forgetting_attention(
     faded, out = faded_BPH, []
     for start in range(0, q.shape[2], PIECE):
         end = min(start + PIECE, q.shape[2])
-        faded = _fade(faded, log_f_BTH[:, start:end])
+        log_f = log_f_BTH[:, start:end]
+        bias = torch.cat([faded, -log_f.cumsum(1)], dim=1).transpose(1, 2)
         seen = slice(0, past + end)
-        out.append(_attend(q[:, :, start:end], k[:, :, seen], v[:, :, seen], faded.transpose(1, 2)))
+        out.append(_attend(q[:, :, start:end], k[:, :, seen], v[:, :, seen], bias))
+        faded = _fade(faded, log_f)
     return torch.cat(out, dim=2).transpose(1, 2), faded
 
 

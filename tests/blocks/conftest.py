@@ -1,0 +1,30 @@
+"""The contract's parameters: every block of the registry, and of a user's file given with --blocks FILE."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from blocks import BLOCKS
+from blocks.base import Block
+from blocks.user import load_blocks
+from tests.blocks.harness import cases
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--blocks", metavar="FILE", help="hold the blocks that this Python file defines as well")
+
+
+def _known(config: pytest.Config) -> Mapping[str, type[Block]]:
+    file = config.getoption("--blocks", default=None)
+    return BLOCKS | load_blocks(file) if file else BLOCKS
+
+
+@pytest.fixture(scope="session")
+def known(request: pytest.FixtureRequest) -> Mapping[str, type[Block]]:
+    """The registry under test."""
+    return _known(request.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "text" in metafunc.fixturenames:
+        metafunc.parametrize("text", cases(_known(metafunc.config)))

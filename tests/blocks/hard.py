@@ -1,0 +1,164 @@
+"""The hard inputs of each core function: where a careless fast form overflows, cancels or loses order.
+
+One entry per core function; both forms take the same tensors. A row of the table is a case and what draws
+its inputs from a generator, in float64 (the float32 test rounds them first).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from blocks.attention import attention, attention_reference
+from blocks.ffn import keep_largest, keep_largest_reference
+from blocks.fox import forgetting_attention, forgetting_attention_reference
+from blocks.gdn import gated_delta_chunked, gated_delta_reference
+
+Draw = Callable[[Generator], tuple[Tensor, ...]]
+B, T, H, K, V = 2, 130, 2, 8, 12
+"""Batch, length (two chunks of 64 and two tokens), heads, key and value width."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core function of ``block`` in its two forms, and its hard inputs by name."""
+
+    block: str
+    reference: Callable[..., Any]
+    fast: Callable[..., Any]
+    inputs: Mapping[str, Draw]
+
+
+def normal(rng: Generator, *sizes: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*sizes, dtype=torch.float64, generator=rng)
+
+
+def same_over_time(x_BTHX: Tensor) -> Tensor:
+    """The first token's vector at every token: what recall tasks are made of."""
+    return x_BTHX[:, :1].expand_as(x_BTHX)
+
+
+def signs(rng: Generator, *sizes: int) -> Tensor:
+    return torch.randint(2, sizes, generator=rng).double() * 2 - 1
+
+
+# Softmax attention: q, k, v.
+
+
+def _sharp(rng: Generator) -> tuple[Tensor, ...]:
+    """Scores of a hundred and more, most weights 0."""
+    return tuple(normal(rng, B, T, H, K, scale=s) for s in (10, 10, 1))
+
+
+def _same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    q, k, v = (normal(rng, B, T, H, K) for _ in range(3))
+    return q, same_over_time(k), v
+
+
+# Forgetting attention: q, k, v, log f, faded.
+
+CACHED = 7
+
+
+def _fox(rng: Generator, log_f: Tensor, scale: float = 1.0) -> tuple[Tensor, ...]:
+    q = normal(rng, B, T, H, K, scale=scale)
+    k, v = (normal(rng, B, CACHED + T, H, K, scale=s) for s in (scale, 1))
+    faded = -20.0 * torch.arange(CACHED, 0, -1).double()[None, :, None].expand(B, CACHED, H)
+    return q, k, v, log_f, faded
+
+
+def _fox_gates(rng: Generator) -> tuple[Tensor, ...]:
+    """Gate logits of +-80: a key is kept whole or loses 80 in one token."""
+    return _fox(rng, F.logsigmoid(80 * signs(rng, B, T, H)))
+
+
+def _fox_decay(rng: Generator) -> tuple[Tensor, ...]:
+    return _fox(rng, torch.full((B, T, H), -20.0, dtype=torch.float64))
+
+
+def _fox_late_decay(rng: Generator) -> tuple[Tensor, ...]:
+    """Small losses that matter, then -20 a token: a sum over all tokens would swallow the small ones."""
+    log_f = -0.01 * torch.rand(B, T, H, dtype=torch.float64, generator=rng)
+    log_f[:, T // 2 :] = -20.0
+    return _fox(rng, log_f)
+
+
+def _fox_sharp(rng: Generator) -> tuple[Tensor, ...]:
+    return _fox(rng, F.logsigmoid(normal(rng, B, T, H)), scale=10)
+
+
+# Gated delta rule: q, k, v, log a, b, s.
+
+
+def _delta(rng: Generator, k: Tensor, log_a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    q, v, s = normal(rng, B, T, H, K), normal(rng, B, T, H, V), normal(rng, B, H, K, V)
+    return q * K**-0.5, k, v, log_a, b, s
+
+
+def _unit(rng: Generator) -> Tensor:
+    return F.normalize(normal(rng, B, T, H, K), dim=-1)
+
+
+def _delta_same_keys(rng: Generator, strength: float) -> tuple[Tensor, ...]:
+    """One key over and over at the largest write strength, nearly no decay."""
+    return _delta(
+        rng, same_over_time(_unit(rng)), torch.full((B, T, H), -1e-3), torch.full((B, T, H), strength)
+    )
+
+
+def _delta_gates(rng: Generator) -> tuple[Tensor, ...]:
+    """Gate logits of +-80: decay none or all, writes of strength 1 or none."""
+    log_a, b = F.logsigmoid(80 * signs(rng, B, T, H)), torch.sigmoid(80 * signs(rng, B, T, H))
+    return _delta(rng, _unit(rng), log_a, b)
+
+
+def _delta_decay(rng: Generator) -> tuple[Tensor, ...]:
+    return _delta(rng, _unit(rng), torch.full((B, T, H), -20.0), torch.ones(B, T, H))
+
+
+# The sparse activation: u.
+
+
+def _ties(rng: Generator) -> tuple[Tensor, ...]:
+    """Three magnitudes among 12 channels: nearly every cut falls into a tie."""
+    return (torch.randint(-2, 3, (B, T, 12), generator=rng).double(),)
+
+
+CORES: dict[str, Core] = {
+    "attention": Core(
+        "attn",
+        partial(attention_reference, window=None),
+        partial(attention, window=None),
+        {"sharp": _sharp, "same_keys": _same_keys},
+    ),
+    "attention_window": Core(
+        "attn",
+        partial(attention_reference, window=9),
+        partial(attention, window=9),
+        {"sharp": _sharp, "same_keys": _same_keys},
+    ),
+    "forgetting_attention": Core(
+        "fox",
+        forgetting_attention_reference,
+        forgetting_attention,
+        {"gates_80": _fox_gates, "decay_20": _fox_decay, "late_decay": _fox_late_decay, "sharp": _fox_sharp},
+    ),
+    "gated_delta": Core(
+        "gdn",
+        gated_delta_reference,
+        gated_delta_chunked,
+        {
+            "same_keys": partial(_delta_same_keys, strength=1.0),
+            "same_keys_twice": partial(_delta_same_keys, strength=2.0),
+            "gates_80": _delta_gates,
+            "decay_20": _delta_decay,
+        },
+    ),
+    "keep_largest": Core(
+        "sparse", partial(keep_largest_reference, k=5), partial(keep_largest, k=5), {"ties": _ties}
+    ),
+}

@@ -1,0 +1,301 @@
+"""The block contract: ten laws over every block of the registry, its options, and awkward lengths.
+
+Run it on your own blocks with ``pytest tests/blocks/test_contract.py --blocks my_blocks.py``.
+Shapes: B batch, T time, D width.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blocks import BLOCKS
+from blocks.base import Block, OptionError, Shape
+from tests.blocks import tolerances
+from tests.blocks.counting import multiply_adds
+from tests.blocks.hard import CORES
+from tests.blocks.harness import (
+    BATCH,
+    LENGTHS,
+    SHAPE,
+    assert_same,
+    assert_same_state,
+    block_of,
+    build,
+    noise,
+    run,
+    stored_names,
+    tensors,
+)
+from tests.blocks.variants import VARIANTS
+
+Blocks = Mapping[str, type[Block]]
+lengths = pytest.mark.parametrize("length", LENGTHS)
+SHAPES = (SHAPE, Shape(dim=24, heads=3, norm="rms_zero"))
+
+
+@pytest.fixture
+def block(text: str, known: Blocks) -> Block:
+    return block_of(text, known)
+
+
+def cut_points(length: int) -> list[int]:
+    """Where a sequence is cut in two: after the first token, in the middle, before the last, around 64."""
+    return sorted({t for t in (1, length // 2, length - 1, 63, 64, 65) if 0 < t < length})
+
+
+# 1. Shape, dtype, finite values and gradients.
+
+
+@lengths
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shape_dtype_and_finite_gradients(block: Block, length: int, dtype: torch.dtype) -> None:
+    module = build(block).to(dtype)
+    x = noise(BATCH, length, SHAPE.dim).to(dtype).requires_grad_()
+    y, state = module(x)
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+    assert y.isfinite().all()
+    assert all(t.isfinite().all() for t in tensors(state).values())
+    y.backward(noise(*y.shape, seed=2).to(dtype))
+    assert x.grad is not None and x.grad.isfinite().all()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, f"{name} takes no part in the output"
+        assert parameter.grad.isfinite().all(), f"{name}: its gradient is not finite"
+        assert length < 63 or parameter.grad.any(), f"{name} is dead weight: its gradient is 0"
+
+
+# 2. Causality.
+
+
+@lengths
+def test_the_future_has_no_gradient_and_no_effect(block: Block, length: int) -> None:
+    module = build(block)
+    x = noise(BATCH, length, SHAPE.dim).requires_grad_()
+    y, _ = module(x)
+    for t in cut_points(length):
+        (grad,) = torch.autograd.grad((y[:, :t] * noise(*y[:, :t].shape, seed=t)).sum(), x, retain_graph=True)
+        assert not grad[:, t:].any(), f"y[:{t}] has a gradient by x[{t}:]"
+        assert grad[:, :t].any(), f"y[:{t}] has no gradient by its own past"
+        other = torch.cat([x[:, :t], 3 * noise(*x[:, t:].shape, seed=3)], dim=1)
+        assert_same(module(other)[0][:, :t], y[:, :t], f"noise from position {t} on")
+
+
+# 3. Prefix.
+
+
+@lengths
+def test_a_prefix_gives_the_prefix(block: Block, length: int) -> None:
+    module, x = build(block), noise(BATCH, length, SHAPE.dim)
+    with torch.no_grad():
+        y, _ = module(x)
+        for t in cut_points(length):
+            assert_same(module(x[:, :t])[0], y[:, :t], f"the first {t} tokens alone")
+
+
+# 4. State.
+
+
+def splits(length: int) -> Iterator[list[int]]:
+    """Token by token, in two at awkward places, in pieces of random lengths (the seed is printed)."""
+    yield [1] * length
+    yield from ([t, length - t] for t in cut_points(length))
+    seed = random.randrange(2**32)
+    print(f"random splits of {length}: seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(2):
+        marks = sorted(rng.sample(range(1, length), min(length - 1, rng.randint(1, 6))))
+        yield [b - a for a, b in zip([0, *marks], [*marks, length], strict=True)]
+
+
+@lengths
+def test_any_split_gives_the_unsplit_output_and_state(block: Block, length: int) -> None:
+    module, x = build(block), noise(BATCH, length, SHAPE.dim)
+    with torch.no_grad():
+        y, state = module(x)
+        for cuts in splits(length):
+            got, last = run(module, x, cuts)
+            assert_same(got, y, f"split {cuts}")
+            assert_same_state(last, dict(state), f"split {cuts}")
+
+
+def test_state_is_a_value(block: Block) -> None:
+    """Nothing stays on the module, nothing passed in is written to, training mode changes nothing."""
+    module, x = build(block), noise(BATCH, 9, SHAPE.dim)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with torch.no_grad():
+        _, state = module(x)
+        held = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+        first, _ = module(x, state)
+        again, _ = module.eval()(x, state)
+        fresh, _ = module(x, {})
+        assert_same_state(dict(state), held, "the state passed in")
+        assert torch.equal(first, again), "the same call twice, training and evaluation, gives two answers"
+        assert torch.equal(fresh, module(x)[0]), "state={} is not a fresh start"
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+# 5. Fast = reference.
+
+
+def gradients(module: nn.Module, x: Tensor, state: Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """Outputs, outgoing state, and gradients of a random function of both by everything that came in."""
+    x = x.clone().requires_grad_()
+    came = {k: t.clone().requires_grad_() for k, t in tensors(state or {}).items()}
+    y, after = module(x, None if state is None else {**state, **came})
+    found = {"y": y, **{f"state {k}": t for k, t in tensors(after).items()}}
+    inputs = {"x": x, **dict(module.named_parameters()), **{f"state {k}": t for k, t in came.items()}}
+    loss = sum((t * noise(*t.shape, seed=i)).sum() for i, t in enumerate(found.values()))
+    assert isinstance(loss, Tensor)
+    grads = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    return {**found, **{f"gradient of {k}": g for k, g in zip(inputs, grads, strict=True)}}
+
+
+@lengths
+@pytest.mark.parametrize("before", [0, 7])
+def test_the_fast_form_is_the_reference(block: Block, length: int, before: int) -> None:
+    fast, slow = build(block), build(block, "reference")
+    x = noise(BATCH, length, SHAPE.dim)
+    state = slow(noise(BATCH, before, SHAPE.dim, seed=4))[1] if before else None
+    state = {k: v.detach() if isinstance(v, Tensor) else v for k, v in state.items()} if state else None
+    got, expected = gradients(fast, x, state), gradients(slow, x, state)
+    assert got.keys() == expected.keys()
+    for what, value in expected.items():
+        assert_same(got[what], value, what)
+
+
+# 6. Costs by formula = costs measured.
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.dim}x{s.heads}")
+def test_stated_costs_are_the_measured_ones(block: Block, shape: Shape) -> None:
+    module = build(block, "reference", shape)
+    assert block.params(shape) == sum(p.numel() for p in module.parameters())
+    for length in LENGTHS:
+        x = noise(BATCH, length, shape.dim)
+        with torch.no_grad():
+            held = sum(t.numel() for t in tensors(module(x)[1]).values())
+        assert block.state_size(shape, length) * BATCH == held, f"state after {length} tokens"
+        counted = 2 * multiply_adds(module, x) / (BATCH * length)
+        stated = block.flops(shape, length)
+        assert isinstance(stated, int)
+        assert abs(stated - counted) <= 0.5, (
+            f"FLOPs per token at {length}: stated {stated}, counted {counted}"
+        )
+
+
+# 7. Same seed, same weights, same names.
+
+
+def test_same_seed_same_weights(block: Block) -> None:
+    one, two, slow = (
+        build(block).state_dict(),
+        build(block).state_dict(),
+        build(block, "reference").state_dict(),
+    )
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert list(one) == list(slow), "the two kernels name their weights differently"
+    assert all(torch.equal(one[k], slow[k]) for k in one), "the two kernels start from different weights"
+    other = build(block, seed=1).state_dict()
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_weights_keep_their_names(text: str, block: Block) -> None:
+    if type(block) not in BLOCKS.values():
+        pytest.skip(f"{text} is a user's block: no names are stored for it")
+    names = list(build(block).state_dict())
+    stored = stored_names()
+    assert text in stored, f"no names are stored for {text}; run python -m tests.blocks.harness"
+    assert names == stored[text], "weights on disk carry the stored names; renaming one breaks them"
+
+
+# 8. bf16.
+
+
+@lengths
+def test_bf16_is_within_its_tolerance(text: str, block: Block, length: int) -> None:
+    half = build(block).bfloat16()
+    exact = build(block)
+    exact.load_state_dict({k: v.double() for k, v in half.state_dict().items()})
+    x = noise(BATCH, length, SHAPE.dim).bfloat16().requires_grad_()
+    y, _ = half(x)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+    with torch.no_grad():
+        expected = exact(x.double())[0]
+        pieces, _ = run(half, x, [1] * min(length, 2) + [length - 2] * (length > 2))
+    allowed = tolerances.bf16(text.split("(")[0]) * expected.norm()
+    assert (y.double() - expected).norm() <= allowed
+    assert (pieces.double() - expected).norm() <= allowed, "in pieces"
+
+
+# 9. Sequences of a batch do not meet.
+
+
+@lengths
+def test_sequences_do_not_meet(block: Block, length: int) -> None:
+    module = build(block)
+    x = noise(3, length, SHAPE.dim).requires_grad_()
+    y, state = module(x)
+    (grad,) = torch.autograd.grad((y[1] * noise(*y[1].shape, seed=2)).sum(), x)
+    assert not grad[[0, 2]].any(), "the output of one sequence has a gradient by another"
+    with torch.no_grad():
+        alone, kept = module(x[1:2])
+    assert_same(alone, y[1:2].detach(), "a sequence alone")
+    assert_same_state(
+        kept, {k: v[1:2].detach() if isinstance(v, Tensor) else v for k, v in state.items()}, "alone"
+    )
+
+
+# 10. Hard inputs.
+
+HARD = [(core, case) for core, entry in CORES.items() for case in entry.inputs]
+
+
+def core_gradients(function: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Outputs of a core function and the gradients of a random function of them."""
+    inputs = tuple(t.clone().requires_grad_() for t in inputs)
+    out = function(*inputs)
+    out = [out] if isinstance(out, Tensor) else list(out)
+    loss = sum((t * noise(*t.shape, seed=i).to(t.dtype)).sum() for i, t in enumerate(out))
+    assert isinstance(loss, Tensor)
+    return [*out, *torch.autograd.grad(loss, inputs, materialize_grads=True)]
+
+
+@pytest.mark.parametrize("core,case", HARD, ids=lambda x: x)
+def test_hard_inputs_stay_finite_and_right(core: str, case: str) -> None:
+    entry = CORES[core]
+    narrow = tuple(t.float() for t in entry.inputs[case](torch.Generator().manual_seed(0)))
+    wide = tuple(t.double() for t in narrow)
+    expected = core_gradients(entry.reference, wide)
+    for i, (got, right) in enumerate(zip(core_gradients(entry.fast, wide), expected, strict=True)):
+        assert_same(got, right, f"result {i} in float64")
+    allowed = tolerances.hard_float32(f"{core}/{case}")
+    for i, (got, right) in enumerate(zip(core_gradients(entry.fast, narrow), expected, strict=True)):
+        assert got.isfinite().all(), f"result {i} in float32 is not finite"
+        error, size = (got - right).abs().amax().item(), max(1.0, right.abs().amax().item())
+        assert error <= allowed * size, f"result {i} in float32: off by {error:.1e} of {size:.1e}"
+
+
+def test_every_mixer_declares_hard_inputs() -> None:
+    mixers = {name for name, cls in BLOCKS.items() if cls().role != "channel"}
+    assert mixers <= {entry.block for entry in CORES.values()}
+
+
+# The tables themselves.
+
+
+def test_tables_name_blocks_that_exist() -> None:
+    listed = set(VARIANTS) | set(tolerances.BF16_EXCEPTIONS) | {entry.block for entry in CORES.values()}
+    assert listed <= set(BLOCKS)
+    assert {text.split("(")[0] for text in stored_names()} <= set(BLOCKS)
+    assert set(tolerances.HARD_FLOAT32_EXCEPTIONS) <= {f"{core}/{case}" for core, case in HARD}
+
+
+def test_a_shape_that_does_not_fit_is_refused_in_one_sentence(block: Block) -> None:
+    if block.role != "channel":
+        with pytest.raises(OptionError, match=r"multiple|divid|divisor"):
+            block.build(Shape(dim=17, heads=2))

@@ -1,0 +1,22 @@
+"""Which options of each block the contract tries beside the defaults, as one would write them in a schedule.
+
+A block without a row is tried with its defaults alone.
+"""
+
+VARIANTS: dict[str, list[str]] = {
+    "attn": [
+        "attn(kv_heads=1, rope=0.5, qk_norm=True)",
+        "attn(rope=0)",
+        "attn(window=1)",
+        "attn(window=5, kv_heads=1)",
+        "attn(window=64, base=500)",
+    ],
+    "fox": [
+        "fox(kv_heads=1, forget_bias=3)",
+        "fox(output_gate='sigmoid', output_norm=True, qk_norm=True, conv=4)",
+        "fox(output_gate='silu', conv=1)",
+    ],
+    "swiglu": ["swiglu(expand=1)"],
+    "mlp": ["mlp(act='relu')", "mlp(act='relu2', expand=1.5)", "mlp(act='silu')"],
+    "sparse": ["sparse(k_ratio=0.85)", "sparse(k_ratio=1)", "sparse(k_ratio=0.01)", "sparse(mask='soft')"],
+}
