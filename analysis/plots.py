@@ -27,14 +27,14 @@ OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "
 RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
-_HEAT = [[0.0, "#33436f"], [0.5, "#7c7b78"], [1.0, "#f3dc4b"]]
+HEAT = ((38, 52, 100), (124, 123, 120), (243, 220, 75))
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour per label: a ramp when the labels differ in one number, else a palette."""
     order = sorted(labels, key=natural)
     if one_number(order):
-        return {label: _ramp(place / (len(order) - 1)) for place, label in enumerate(order)}
+        return {label: _hex(_mix(RAMP, place / (len(order) - 1))) for place, label in enumerate(order)}
     return {label: OKABE_ITO[place % len(OKABE_ITO)] for place, label in enumerate(order)}
 
 
@@ -47,6 +47,7 @@ def heatmap(ranking: Ranking) -> go.Figure:
     tasks = ranking.tasks
     names = [_safe(row.label) for row in ranking.rows]
     values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
+    columns = [_safe(task.task).replace("_", "<br>") for task in tasks]
     top, bottom = _ends(ranking)
     if ranking.score == "steps":
         shade = [
@@ -61,18 +62,28 @@ def heatmap(ranking: Ranking) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=shade,
-            x=[_safe(task.task).replace("_", "<br>") for task in tasks],
+            x=columns,
             y=list(range(len(names))),
             text=[[value_text(ranking, value) for value in row] for row in values],
             customdata=[[name] * len(tasks) for name in names],
-            texttemplate="%{text}",
             hovertemplate="%{customdata}, %{x}: %{text}<extra></extra>",
             zmin=0,
             zmax=1,
-            colorscale=_HEAT,
+            colorscale=[[0.5 * place, _hex(colour)] for place, colour in enumerate(HEAT)],
             showscale=False,
             xgap=2,
             ygap=2,
+        )
+    )
+    spots = [(x, y) for y in range(len(names)) for x in range(len(tasks))]
+    figure.add_trace(
+        go.Scatter(
+            x=[columns[x] for x, _ in spots],
+            y=[y for _, y in spots],
+            text=[value_text(ranking, values[y][x]) for x, y in spots],
+            textfont={"color": [_readable(shade[y][x]) for x, y in spots], "size": 13},
+            mode="text",
+            hoverinfo="skip",
         )
     )
     figure.update_xaxes(type="category", side="top", showgrid=False)
@@ -109,7 +120,7 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
             ends.append((mean[-1], label))
         figure.add_trace(_line(steps, mean, label, place, palette[label] if label in named else None, "step"))
     last = max(data["step"].to_list())
-    _level(figure, facts["chance"], "chance")
+    _level(figure, facts["chance"], "chance", right=True)
     _level(figure, facts["ceiling"], "ceiling")
     _end_labels(figure, ends, last, palette)
     figure.update_xaxes(title="training step", range=[0, last])
@@ -185,8 +196,8 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
         )
     last = max(data["position"].to_list())
     _end_labels(figure, ends, last, palette)
-    _level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance")
-    figure.update_xaxes(title="position in the sequence")
+    _level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
+    figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
     return _styled(figure, height=300, right=14 + 7 * max(len(label) for label in ranked.labels))
 
@@ -196,10 +207,23 @@ def _safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _ramp(place: float) -> str:
-    low, high = (RAMP[0], RAMP[1]) if place < 0.5 else (RAMP[1], RAMP[2])
+def _mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int, int]:
+    """The colour at ``place`` (0 to 1) between three stops."""
+    low, high = (stops[0], stops[1]) if place < 0.5 else (stops[1], stops[2])
     share = 2 * place if place < 0.5 else 2 * place - 1
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(low, high, strict=True))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(low, high, strict=True))
+    return red, green, blue
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in colour)
+
+
+def _readable(shade: float) -> str:
+    """Black or white, whichever stands out more from the heatmap's colour (WCAG 2.2 relative luminance)."""
+    linear = [((part / 255 + 0.055) / 1.055) ** 2.4 for part in _mix(HEAT, shade)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if luminance < 0.179 else "#111111"
 
 
 def _faint(colour: str) -> str:
@@ -211,9 +235,9 @@ def _band(steps: list[int], low: list[float], high: list[float], colour: str) ->
     return go.Scatter(
         x=steps + steps[::-1],
         y=high + low[::-1],
+        mode="none",
         fill="toself",
         fillcolor=_faint(colour),
-        line={"width": 0},
         hoverinfo="skip",
     )
 
@@ -258,35 +282,47 @@ def _ends(ranking: Ranking) -> tuple[list[float], list[float]]:
     return [task.ceiling for task in ranking.tasks], [task.chance for task in ranking.tasks]
 
 
-def _level(figure: go.Figure, value: float, name: str) -> None:
+def _level(figure: go.Figure, value: float, name: str, right: bool = False) -> None:
+    """A dashed line across the figure, its name on top of it at the left or the right end."""
+    end, x = ("right", 0.99) if right else ("left", 0.01)
     figure.add_hline(
         y=value,
         line={"color": INK, "width": 1, "dash": "dash"},
-        annotation={"text": name, "font": {"size": 11, "color": INK}, "xanchor": "left", "x": 0.01},
-        annotation_position="top left",
+        annotation={"text": name, "font": {"size": 11, "color": INK}, "xanchor": end, "x": x},
+        annotation_position=f"top {end}",
     )
 
 
 def _apart(ends: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:
-    """Heights for labels at line ends, in the order of the lines, no two closer than ``least``."""
-    placed: list[tuple[float, str]] = []
-    for at, label in sorted(ends):
-        placed.append((max(at, placed[-1][0] + least) if placed else at, label))
-    over = max(0.0, placed[-1][0] - 1.03) if placed else 0.0
-    return [(at - over, label) for at, label in placed]
+    """Heights of labels at line ends, in the lines' order, as near as can be, ``least`` apart."""
+    order = sorted(ends)
+    blocks: list[
+        tuple[float, int]
+    ] = []  # mean wanted height less the room below, and how many labels share it
+    for place, (at, _) in enumerate(order):
+        mean, count = at - place * least, 1
+        while blocks and blocks[-1][0] >= mean:
+            below, many = blocks.pop()
+            mean, count = (mean * count + below * many) / (count + many), count + many
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    heights = [mean + place * least for place, mean in enumerate(flat)]
+    over = max(0.0, heights[-1] - 1.03) if heights else 0.0
+    return [(at - over, label) for at, (_, label) in zip(heights, order, strict=True)]
 
 
 def _styled(figure: go.Figure, height: int, right: int = 12) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 8, "r": right, "t": 14, "b": 8},
+        margin={"l": 8, "r": right, "t": 24, "b": 8},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": INK},
         showlegend=False,
         hovermode="closest",
     )
-    figure.update_xaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8)
-    figure.update_yaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8)
+    figure.update_xaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8, title_font_size=12)
+    figure.update_yaxes(automargin=True, gridcolor=GRID, zeroline=False, title_standoff=8, title_font_size=12)
     return figure

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 LEVEL = 0.95
-NEAR = 0.05
+NEAR = 0.03
 """A task is at an end (ceiling or chance) when every candidate stands within this share of it."""
 
 Interval = tuple[float, float]
@@ -96,8 +96,8 @@ class Row:
     gap: best - this one, signed so that positive means worse (for steps: more steps), 0 for the best itself.
     p is corrected for all pairs; bound is the one-sided 95 % upper bound of the gap. tied: cannot be told
     apart from the best. within: shown to be within the margin. gap_interval, p, bound and tied are None for
-    the best; all of these and interval, bootstrap and within are None at one seed. tasks maps a task to its own
-    estimate. failed counts diverged runs (taken as chance), censored those that never reached the threshold.
+    the best; all of these and interval, bootstrap and within are None at one seed. tasks maps a task to its
+    own estimate. failed counts diverged runs (taken as chance), censored those that missed the threshold.
     """
 
     label: str
@@ -140,9 +140,9 @@ class TaskNote:
 class Ranking:
     """The answer of a sweep, best first.
 
-    margin: in units of the score. cheapest: label of the cheapest candidate shown to be within ``margin`` of
-    the best (by state, then FLOPs, then parameters), the best itself when no cheaper one is, None at one seed.
-    runs: how many runs it stands on. threshold: the accuracy that a steps score waits for.
+    margin: in units of the score. cheapest: label of the cheapest candidate shown to be within ``margin``
+    of the best (by state, then FLOPs, then parameters), the best itself when no cheaper one is, None at one
+    seed. runs: how many runs it stands on. threshold: the accuracy that a steps score waits for.
     """
 
     score: Score

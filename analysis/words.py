@@ -1,4 +1,4 @@
-"""The ranking in plain English: one sentence with the answer, a second with what to know before using it."""
+"""The ranking in plain English: a sentence with the answer, a second with what to know before using it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from collections.abc import Sequence
 from analysis.stats import Interval, Ranking, Row, TaskNote
 from analysis.tables import natural, one_number
 
-__all__ = ["amount", "margin_text", "saving", "score_name", "sentence", "value_text"]
+__all__ = ["amount", "answer", "margin_text", "notes", "saving", "score_name", "sentence", "value_text"]
 
 NO_ROUND = "No round is complete yet, so there is no ranking."
 
 
 def sentence(ranking: Ranking | None) -> str:
     """What the ranking says, no more than the seeds carry; names only labels and tasks that are in it."""
+    return " ".join(part for part in (answer(ranking), notes(ranking)) if part)
+
+
+def answer(ranking: Ranking | None) -> str:
+    """The first sentence: what is best, what cannot be told from it, and what is cheapest."""
     if ranking is None:
         return NO_ROUND
     if len(ranking.rows) == 1:
-        return " ".join([_alone(ranking), *_notes(ranking)])
+        return _alone(ranking)
     if all(task.verdict != "open" for task in ranking.tasks):
-        return " ".join([_stuck(ranking), *_notes(ranking)])
-    answer = _answer(ranking) if len(ranking.seeds) > 1 else _one_seed(ranking)
-    return " ".join([answer, *_notes(ranking)])
+        return _stuck(ranking)
+    return _compared(ranking) if len(ranking.seeds) > 1 else _one_seed(ranking)
+
+
+def notes(ranking: Ranking | None) -> str:
+    """The second sentence: what to know before using the first; empty when there is nothing."""
+    found = [] if ranking is None else _notes(ranking)
+    return f"Note: {'; '.join(found)}." if found else ""
 
 
 def score_name(ranking: Ranking) -> str:
@@ -31,14 +41,15 @@ def score_name(ranking: Ranking) -> str:
     return {"accuracy": "test accuracy", "auc": "area under the learning curve"}[ranking.score]
 
 
-def value_text(ranking: Ranking, value: float) -> str:
-    """A score as the reader sees it: two decimals of accuracy or area, whole steps."""
-    return f"{value:.0f}" if ranking.score == "steps" else f"{value:.2f}"
+def value_text(ranking: Ranking, value: float, digits: int = 2) -> str:
+    """A score as the reader sees it: two decimals of accuracy or area (tables: three), whole steps."""
+    return f"{value:.0f}" if ranking.score == "steps" else f"{value:.{digits}f}"
 
 
 def amount(ranking: Ranking, gap: float) -> str:
     """A difference without its unit: points (hundredths) of accuracy or area, or steps."""
-    return f"{gap:.0f}" if ranking.score == "steps" else f"{100 * gap:.1f}"
+    text = f"{gap:.0f}" if ranking.score == "steps" else f"{100 * gap:.1f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def margin_text(ranking: Ranking) -> str:
@@ -97,16 +108,18 @@ def _alone(ranking: Ranking) -> str:
     )
 
 
-def _stands(task: TaskNote, ranking: Ranking) -> str:
+def _stands(tasks: Sequence[TaskNote], ranking: Ranking) -> str:
+    """Where tasks that separate nothing stand, for all schedules."""
     if ranking.score == "steps":
-        return f"no run reached the threshold on {task.task}"
-    return f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}"
+        return f"no run reached the threshold on {_listed([task.task for task in tasks])}"
+    return _listed(
+        [f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}" for task in tasks]
+    )
 
 
 def _stuck(ranking: Ranking) -> str:
-    stands = _listed([_stands(task, ranking) for task in ranking.tasks])
     these = "This task" if len(ranking.tasks) == 1 else f"These {len(ranking.tasks)} tasks"
-    return f"{these} cannot separate the {len(ranking.rows)} schedules: {stands} for all of them."
+    return f"{these} cannot separate the {len(ranking.rows)} schedules: {_stands(ranking.tasks, ranking)}."
 
 
 def _one_seed(ranking: Ranking) -> str:
@@ -116,7 +129,7 @@ def _one_seed(ranking: Ranking) -> str:
     )
 
 
-def _answer(ranking: Ranking) -> str:
+def _compared(ranking: Ranking) -> str:
     best = ranking.best
     head = f"{best.label} is best {_where(ranking)} ({_score(ranking, best)})"
     return f"{head}{_told_apart(ranking)}; {_cheapest(ranking)}."
@@ -161,23 +174,22 @@ def _cheapest(ranking: Ranking) -> str:
 
 
 def _notes(ranking: Ranking) -> list[str]:
-    """One sentence of warnings, or nothing."""
-    notes: list[str] = []
+    found: list[str] = []
     stuck = [task for task in ranking.tasks if task.verdict != "open"]
     if stuck and len(stuck) < len(ranking.tasks):
-        stands = _listed([_stands(task, ranking) for task in stuck])
-        notes.append(f"{stands} for all, which separates nothing")
+        found.append(f"{_stands(stuck, ranking)} for every schedule, which separates nothing")
     runs = ranking.runs // len(ranking.rows)
-    for row in sorted(ranking.rows, key=lambda row: natural(row.label)):
-        if row.failed:
-            notes.append(f"{row.label} diverged in {row.failed} of its {runs} runs, counted as chance")
-        if row.censored > row.failed:
-            missed = f"{row.label} missed the threshold in {row.censored} of its {runs} runs"
-            notes.append(f"{missed}, which count their budget")
+    rows = sorted(ranking.rows, key=lambda row: natural(row.label))
+    if lost := [f"{row.label} diverged in {row.failed} of its {runs} runs" for row in rows if row.failed]:
+        found.append(f"{_listed(lost)}, counted as {'the budget' if ranking.score == 'steps' else 'chance'}")
+    if missed := [f"{row.label} in {row.censored}" for row in rows if row.censored]:
+        found.append(
+            f"the threshold was missed by {_listed(missed)} of {runs} runs, which count their budget"
+        )
     if ranking.left_out:
         many = len(ranking.left_out)
-        notes.append(f"{many} round{'s are' if many > 1 else ' is'} not complete and left out")
+        found.append(f"{many} round{'s are' if many > 1 else ' is'} not complete and left out")
     if ranking.waiting:
         has = "have" if len(ranking.waiting) > 1 else "has"
-        notes.append(f"{_listed(ranking.waiting)} {has} no complete round")
-    return [f"Note: {'; '.join(notes)}."] if notes else []
+        found.append(f"{_listed(ranking.waiting)} {has} no complete round")
+    return found

@@ -1,0 +1,330 @@
+"""The parts of the report page, each a function from values to HTML; every text from users is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+import plotly.io as pio
+import polars as pl
+
+from analysis import plots
+from analysis.fragments import cell, e, key, short, strip, table, whisker
+from analysis.stats import Ranking, Row
+from analysis.tables import Board, curves, diverged, positions
+from analysis.words import amount, margin_text, score_name, value_text
+from sweeps.results import Failure, Results
+
+__all__ = [
+    "CONFIG",
+    "by_position",
+    "by_task",
+    "costs",
+    "failed",
+    "head",
+    "learning",
+    "machine",
+    "ranking_table",
+    "reading",
+]
+
+CONFIG = {
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage"]],
+}
+NAMED = 8
+"""Labels drawn in colour in the curves; the rest of a long ranking is grey."""
+
+_TERMS = {
+    "chance": "The accuracy of the best answer that ignores the input, known when the data are drawn.",
+    "ceiling": "The accuracy of the task's own rule on the same data; below 1, some answers cannot be known.",
+    "window share": "The share of answers that can be found within the last 32 tokens; a short window "
+    "solves them and they say nothing of long memory.",
+    "interval": "95 % over seeds by Student's t, with the tasks taken as given: how far another set of seeds "
+    "might move the number.",
+    "cannot be told apart": "The difference from the best, paired on the same tasks and seeds, is not "
+    "significant at 5 % after Holm's correction for all pairs; it does not mean equal.",
+    "within the margin": "The one-sided 95 % bound of the difference from the best is no more than the "
+    "recipe's margin.",
+    "state": "Numbers held per sequence while decoding; those of a full-attention layer grow with length, "
+    "those of a linear layer do not.",
+}
+
+
+def head(name: str, question: str, ranking: Ranking | None, runs: int) -> str:
+    """Name of the recipe, its question, and how much was run."""
+    facts = [("runs finished", str(runs))]
+    if ranking:
+        facts = [
+            ("schedules", str(len(ranking.rows))),
+            ("tasks", f"{len(ranking.tasks)} ({sum(task.settings for task in ranking.tasks)} settings)"),
+            ("seeds", str(len(ranking.seeds))),
+            *facts,
+            ("ranked by", score_name(ranking)),
+        ]
+    listed = "".join(f"<li>{e(name)} <b>{e(value)}</b></li>" for name, value in facts)
+    asked = f'<p class="question">{e(question)}</p>' if question else ""
+    return (
+        f'<header><p class="kind">Hybrid-architecture lab, report of a sweep</p><h1>{e(name)}</h1>'
+        f'{asked}<ul class="facts">{listed}</ul></header>'
+    )
+
+
+def _section(title: str, note: str, content: str) -> str:
+    """A section of the page; title and note are text, the content is HTML."""
+    return f'<section><h2>{e(title)}</h2><p class="note">{e(note)}</p>{content}</section>'
+
+
+def _figure(figure: go.Figure, name: str, title: str, alt: str, wide: int = 0) -> str:
+    """A figure with its heading and a text for those who do not see it."""
+    drawn = pio.to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=name)
+    least = f' style="min-width:{wide}px"' if wide else ""
+    heading = f"<h3>{e(title)}</h3>" if title else ""
+    inner = f'{heading}<div class="scroll"><div{least}>{drawn}</div></div>'
+    return f'<figure role="img" aria-label="{e(alt)}">{inner}</figure>'
+
+
+def ranking_table(ranking: Ranking, ranked: Board) -> str:
+    facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
+    edges = [edge for row in ranking.rows for edge in (*(row.interval or ()), row.score)]
+    rows = [_ranking_row(ranking, row, facts[row.arch], (min(edges), max(edges))) for row in ranking.rows]
+    roles = [role for row in ranking.rows for role in facts[row.arch]["roles"]]
+    spread = (
+        "Intervals are 95 % over seeds (Student's t); p is corrected for all pairs (Holm)."
+        if len(ranking.seeds) > 1
+        else "One seed: no interval can be given."
+    )
+    note = (
+        f"Mean over tasks of {score_name(ranking)}. {spread} State and FLOPs are per sequence and per token, "
+        "at the length of the tasks."
+    )
+    return _section("Ranking", note, table(rows, "ranking cards", marked=0) + key(roles))
+
+
+def _ranking_row(
+    ranking: Ranking, row: Row, facts: dict[str, object], span: tuple[float, float]
+) -> list[tuple[str, str, str]]:
+    def both(value: str, interval: tuple[str, str] | None) -> str:
+        return value + (f'<span class="range">{interval[0]} to {interval[1]}</span>' if interval else "")
+
+    shown = row.interval and (
+        value_text(ranking, row.interval[0], 3),
+        value_text(ranking, row.interval[1], 3),
+    )
+    behind = row.gap_interval and (amount(ranking, row.gap_interval[0]), amount(ranking, row.gap_interval[1]))
+    name = (
+        f'<span class="name">{e(row.label)}</span><code>{e(facts["schedule"])}</code>'
+        f"{strip(list(facts['roles']), list(facts['strip']))}"  # pyright: ignore[reportArgumentType]
+    )
+    unit = "steps" if ranking.score == "steps" else "points"
+    is_best = row is ranking.best
+    counts = " + ".join(
+        f"{count} {role}"
+        for role, count in (("full", row.n_full), ("window", row.n_window), ("linear", row.n_linear))
+        if count
+    )
+    return [
+        cell("schedule", name),
+        cell(
+            score_name(ranking),
+            f"<div>{both(value_text(ranking, row.score, 3), shown)}"
+            f"{whisker(row.score, row.interval, span)}</div>",
+        ),
+        cell(
+            f"behind the best, {unit}",
+            "" if is_best else f"<div>{both(amount(ranking, row.gap), behind)}</div>",
+        ),
+        cell("p", "" if row.p is None else "&lt;&thinsp;0.001" if row.p < 0.001 else f"{row.p:.3f}", "num"),
+        cell("verdict", f"<div>{_verdict(ranking, row)}</div>"),
+        cell("layers", e(counts)),
+        cell("state", e(short(row.state)), "num"),
+        cell("FLOPs", e(short(row.flops)), "num"),
+        cell("parameters", e(short(row.params)), "num"),
+    ]
+
+
+def _verdict(ranking: Ranking, row: Row) -> str:
+    tags = []
+    if row is ranking.best:
+        tags.append(("best", "best" if len(ranking.seeds) > 1 else "highest, one seed"))
+    elif row.tied is not None:
+        tags.append(("", "cannot be told apart" if row.tied else "worse"))
+    if row.label == ranking.cheapest and row is not ranking.best:
+        tags.append(("cheap", f"cheapest within {margin_text(ranking)}"))
+    if row.failed:
+        tags.append(("", f"{row.failed} diverged"))
+    return " ".join(f'<span class="tag {css}">{e(text)}</span>' for css, text in tags)
+
+
+def by_task(ranking: Ranking) -> str:
+    tasks = [task.task for task in ranking.tasks]
+    wide = 100 + 62 * len(tasks)
+    drawn = _figure(
+        plots.heatmap(ranking),
+        "fig-heatmap",
+        "",
+        f"Heatmap of {score_name(ranking)}: {len(ranking.rows)} schedules by {len(tasks)} tasks; "
+        "the same numbers are in the table below it.",
+        wide,
+    )
+    rows = [
+        [
+            cell("schedule", e(row.label)),
+            *(cell(task, _with_interval(ranking, row, task), "num") for task in tasks),
+        ]
+        for row in ranking.rows
+    ]
+    colour = (
+        "Colour: the share of the budget that was not needed."
+        if ranking.score == "steps"
+        else "Colour: where the score stands between chance and ceiling of its task."
+    )
+    name = score_name(ranking).capitalize()
+    note = f"{name}, mean over the difficulty settings of a task and over seeds. {colour}"
+    numbers = f'<div class="scroll">{table(rows, "cards")}</div>'
+    more = f"<details><summary>The numbers with their intervals</summary>{numbers}</details>"
+    return _section("Schedule by task", note, drawn + more)
+
+
+def _with_interval(ranking: Ranking, row: Row, task: str) -> str:
+    interval = row.tasks[task].interval()
+    text = value_text(ranking, row.tasks[task].mean, 3)
+    if interval is None:
+        return text
+    edges = " to ".join(value_text(ranking, edge, 3) for edge in interval)
+    return f'<div>{text}<span class="range">{edges}</span></div>'
+
+
+def _named(ranking: Ranking) -> list[str]:
+    return [row.label for row in ranking.rows[:NAMED]]
+
+
+def _greyed(ranking: Ranking) -> str:
+    return f" Only the first {NAMED} schedules are named." if len(ranking.rows) > NAMED else ""
+
+
+def learning(frame: pl.DataFrame, ranked: Board, ranking: Ranking) -> str:
+    data = curves(frame, ranked)
+    drawn = "".join(
+        _figure(
+            plots.learning_curve(data, ranked, task, _named(ranking)),
+            f"fig-curve-{place}",
+            task,
+            f"Test accuracy on {task} by training step, one line per schedule.",
+        )
+        for place, task in enumerate(ranked.tasks["task"].to_list())
+    )
+    note = "Mean over difficulty settings and seeds; the band runs from the lowest to the highest seed."
+    return _section("How they learn", note + _greyed(ranking), f'<div class="grid">{drawn}</div>')
+
+
+def costs(ranking: Ranking) -> str:
+    drawn = "".join(
+        _figure(
+            plots.cost(ranking, what),
+            f"fig-{what}",
+            title,
+            f"{score_name(ranking)} of each schedule against its {what}.",
+        )
+        for what, title in (("state", "Against state size"), ("flops", "Against FLOPs per token"))
+    )
+    ring = (
+        " The ring marks the cheapest that is shown to be within the margin of the best."
+        if ranking.cheapest
+        else ""
+    )
+    bars = "Bars are 95 % intervals over seeds." if len(ranking.seeds) > 1 else "One seed: no intervals."
+    return _section("Score against cost", bars + ring, f'<div class="grid two">{drawn}</div>')
+
+
+def by_position(ranked: Board, ranking: Ranking) -> str:
+    data = positions(ranked)
+    if data.is_empty():
+        return ""
+    settings = dict(data.select("task", "setting").unique().sort("task").iter_rows())
+    drawn = "".join(
+        _figure(
+            plots.by_position(data, ranked, task, _named(ranking)),
+            f"fig-position-{place}",
+            setting,
+            f"Final test accuracy on {setting} by position in the sequence, one line per schedule.",
+        )
+        for place, (task, setting) in enumerate(settings.items())
+    )
+    note = (
+        "On the longest setting of each task, mean over seeds; positions that are never scored are left out."
+    )
+    return _section("Accuracy by position", note + _greyed(ranking), f'<div class="grid">{drawn}</div>')
+
+
+def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure]) -> str:
+    names = [] if ranked is None else ranked.candidates.select("arch", "label").rows()
+    lost = diverged(frame, names)
+    parts = ["<section><h2>What failed</h2>"]
+    if lost.is_empty() and not failures:
+        return "".join([*parts, "<p>Nothing: no run diverged and none was lost.</p></section>"])
+    if not lost.is_empty():
+        rows = [
+            [
+                cell("schedule", e(row["label"])),
+                cell("task", e(row["setting"])),
+                cell("seed", e(row["seed"]), "num"),
+                cell("learning rate", f"{row['lr']:g}", "num"),
+                cell("at step", e(row["step"]), "num"),
+                cell("what happened", e(row["reason"])),
+            ]
+            for row in lost.iter_rows(named=True)
+        ]
+        parts.append(f"<p>Diverged; counted as chance, never dropped.</p>{table(rows, 'cards wrap')}")
+    if failures:
+        rows = [
+            [
+                cell("schedule", e(failure.label)),
+                cell("task", e(failure.setting)),
+                cell("seed", e(failure.seed), "num"),
+                cell("when", e(failure.when)),
+                cell("what happened", e(failure.reason)),
+            ]
+            for failure in failures
+        ]
+        parts.append(
+            f"<p>Without a result; running the sweep again tries them again.</p>{table(rows, 'cards wrap')}"
+        )
+    return "".join([*parts, "</section>"])
+
+
+def reading(ranking: Ranking | None) -> str:
+    listed = "".join(f"<dt>{e(term)}</dt><dd>{e(text)}</dd>" for term, text in _TERMS.items())
+    known = ""
+    if ranking:
+        rows = [
+            [
+                cell("task", e(task.task)),
+                cell("settings", str(task.settings), "num"),
+                cell("chance", f"{task.chance:.3f}", "num"),
+                cell("ceiling", f"{task.ceiling:.3f}", "num"),
+                cell(
+                    "window share",
+                    "no lag" if task.window_share is None else f"{task.window_share:.3f}",
+                    "num",
+                ),
+                cell(
+                    "all schedules at", {"open": "", "ceiling": "ceiling", "chance": "chance"}[task.verdict]
+                ),
+            ]
+            for task in ranking.tasks
+        ]
+        known = f"<h3>Known before training</h3>{table(rows, 'cards')}"
+    return f"<section><h2>How to read this</h2><dl>{listed}</dl>{known}</section>"
+
+
+def machine(results: Results) -> str:
+    found = [(name, value) for name, value in results.env.items() if isinstance(value, str | int | float)]
+    for name in ("code", "torch", "python", "lab", "machine"):
+        values = sorted(set(results.frame[name].drop_nulls().to_list()))
+        found = [(n, v) for n, v in found if n != name] + ([(name, ", ".join(values))] if values else [])
+    listed = "".join(f"<dt>{e(name)}</dt><dd>{e(value)}</dd>" for name, value in found)
+    return f"<section><h2>Versions and machine</h2><dl>{listed}</dl></section>"
