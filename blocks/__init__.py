@@ -11,11 +11,17 @@ from blocks.base import Block
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
 from blocks.gdn import GDN
+from blocks.gla import GLA
+from blocks.linear import LinearAttention
+from blocks.ttt import TTT
 
 BLOCKS: dict[str, type[Block]] = {
     "attn": Attention,
     "fox": FoX,
     "gdn": GDN,
+    "gla": GLA,
+    "linear": LinearAttention,
+    "ttt": TTT,
     "swiglu": SwiGLU,
     "mlp": MLP,
     "sparse": Sparse,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.parts import ShortConv, inverse_softplus, l2_normalise, make_norm
 
 __all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
@@ -62,35 +63,6 @@ def gated_delta_chunked(
         return _ChunkedDelta.apply(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV, min(chunk, length))
 
 
-def _spans(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum_CS, mask_S): log a of a chunk @ sum + mask = log decays from the start to i, then from j to i.
-
-    Every span is summed by itself, so no two long sums are subtracted; where j > i the mask is -inf, so that
-    exp meets nothing above 0 and no gradient of a gate can overflow.
-    """
-    at = torch.arange(chunk, device=like.device)
-    upto_Ci = at[:, None] <= at
-    inside_Cij = upto_Ci[:, :, None] & (at[:, None] > at)[:, None]
-    sums = torch.cat([upto_Ci, inside_Cij.flatten(1)], dim=1).to(like.dtype)
-    mask = like.new_zeros(chunk + 1, chunk)
-    mask[1:].masked_fill_(at > at[:, None], -math.inf)
-    return sums, mask.flatten()
-
-
-def _split(x_BTHX: Tensor, chunk: int) -> Tensor:
-    """[B, T, H, ...] -> [N, C, ...], chunks of one head in a row; the last chunk is filled with zeros."""
-    x = x_BTHX.transpose(1, 2)
-    missing = -x.shape[2] % chunk
-    if missing:
-        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, missing))
-    return x.reshape(-1, chunk, *x.shape[3:])
-
-
-def _join(x_NCX: Tensor, batch: int, heads: int, length: int) -> Tensor:
-    """The inverse of ``_split``."""
-    return x_NCX.reshape(batch, heads, -1, *x_NCX.shape[2:])[:, :, :length].transpose(1, 2)
-
-
 class _ChunkedDelta(torch.autograd.Function):
     """``gated_delta_chunked`` with its backward pass; a zero-filled tail (k = b = log a = 0) is inert."""
 
@@ -99,9 +71,9 @@ class _ChunkedDelta(torch.autograd.Function):
         q, k, v, log_a, b, s, chunk = tensors
         batch, length, heads, width = q.shape
         ctx.sizes = batch, heads, length
-        q, k, v, log_a, b = (_split(x, chunk) for x in (q, k, v, log_a, b))
+        q, k, v, log_a, b = (split_chunks(x, chunk) for x in (q, k, v, log_a, b))
         b = b[..., None]
-        sums_CS, mask_S = _spans(chunk, k)
+        sums_CS, mask_S = span_sums(chunk, k)
         decay_NS = torch.addmm(mask_S, log_a, sums_CS).exp_()
         start = decay_NS[:, :chunk, None]
         decay = decay_NS[:, chunk:].view(-1, chunk, chunk)
@@ -119,7 +91,7 @@ class _ChunkedDelta(torch.autograd.Function):
         states, last = _scan(carry, write[..., width:], s)
         out = torch.baddbmm(read[..., width:], q_state, states)
         ctx.save_for_backward(qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_state, carry, states)
-        return _join(out, *ctx.sizes), last
+        return join_chunks(out, *ctx.sizes), last
 
     @staticmethod
     @once_differentiable
@@ -128,7 +100,7 @@ class _ChunkedDelta(torch.autograd.Function):
         chunk, width = v.shape[1], k_end.shape[2]
         q, k = qk[:, :chunk], qk[:, chunk:]
         start, decay = decay_NS[:, :chunk, None], decay_NS[:, chunk:].view(-1, chunk, chunk)
-        d_out = _split(grad_outputs[0], chunk)
+        d_out = split_chunks(grad_outputs[0], chunk)
         d_states, d_s = _scan(carry, torch.bmm(q_state.mT, d_out), grad_outputs[1], reverse=True)
         d_q_state, d_carry = torch.bmm(d_out, states.mT), torch.bmm(d_states, states.mT)
         d_read = torch.cat([d_q_state.neg(), d_out], dim=-1)
@@ -156,7 +128,7 @@ class _ChunkedDelta(torch.autograd.Function):
         d_log_start[:, -1, 0] += start[:, -1, 0] * d_carry.diagonal(dim1=-2, dim2=-1).sum(-1)
         d_log_decay[:, -1] += (d_k_end * k_end).sum(-1)
         d_log_a = torch.cat([d_log_start[..., 0], d_log_decay.flatten(1)], dim=1) @ sums_CS.T
-        back = (_join(d, *ctx.sizes) for d in (d_q, d_k, y_v * b, d_log_a, d_b[..., 0]))
+        back = (join_chunks(d, *ctx.sizes) for d in (d_q, d_k, y_v * b, d_log_a, d_b[..., 0]))
         return *back, d_s, None
 
 
@@ -235,7 +207,6 @@ class GDN:
     the output by silu(W x). norm: RMSNorm of each head's output, before the gate.
     """
 
-    role: ClassVar[Role] = "linear"
     expand_k: float = 0.75
     expand_v: float = 1.5
     conv: int = 4
@@ -252,6 +223,10 @@ class GDN:
             raise OptionError(f"gdn: conv is {self.conv}; it must be 0 (none) or the number of taps")
         if not 0 < self.beta_max <= 2:
             raise OptionError(f"gdn: beta_max is {self.beta_max}; beyond (0, 2] the memory is not stable")
+
+    @property
+    def role(self) -> Role:
+        return "linear"
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(K, V) of one head. Raises OptionError where they do not split evenly."""

@@ -1,0 +1,45 @@
+"""Time cut into chunks: what the chunked forms of the linear mixers share.
+
+B batch, T time, H heads, K key width; C tokens of a chunk, N chunks of all heads and sequences together,
+S = C + C*C spans inside a chunk.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["join_chunks", "span_sums", "split_chunks"]
+
+
+def split_chunks(x_BTHX: Tensor, chunk: int) -> Tensor:
+    """[B, T, H, ...] -> [N, C, ...], the chunks of one head in a row; the last is filled up with zeros."""
+    x = x_BTHX.transpose(1, 2)
+    missing = -x.shape[2] % chunk
+    if missing:
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, missing))
+    return x.reshape(-1, chunk, *x.shape[3:])
+
+
+def join_chunks(x_NCX: Tensor, batch: int, heads: int, length: int) -> Tensor:
+    """The inverse of ``split_chunks``: [N, C, ...] -> [B, T, H, ...]."""
+    return x_NCX.reshape(batch, heads, -1, *x_NCX.shape[2:])[:, :, :length].transpose(1, 2)
+
+
+def span_sums(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum_CS, mask_S): ``log_a_NC @ sum + mask`` are the log decays of all spans of a chunk.
+
+    The first C run from the chunk's start to token i, the rest, row by row, from token j (exclusive) to i.
+    Every span is summed by itself, so no two long sums are subtracted; where j > i the mask is -inf, so that
+    exp meets nothing above 0 and no gradient of a gate can overflow. Type and device are those of ``like``.
+    """
+    at = torch.arange(chunk, device=like.device)
+    upto_Ci = at[:, None] <= at
+    inside_Cij = upto_Ci[:, :, None] & (at[:, None] > at)[:, None]
+    sums = torch.cat([upto_Ci, inside_Cij.flatten(1)], dim=1).to(like.dtype)
+    mask = like.new_zeros(chunk + 1, chunk)
+    mask[1:].masked_fill_(at > at[:, None], -math.inf)
+    return sums, mask.flatten()
