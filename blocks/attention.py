@@ -19,6 +19,9 @@ from blocks.parts import make_norm, rope
 
 __all__ = ["Attention", "attention", "attention_reference", "key_value_heads", "keys_seen"]
 
+PIECE = 64
+"""The fewest queries that are handled at once under a window."""
+
 
 def attention_reference(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int | None) -> Tensor:
     """softmax(q k / sqrt(K)) v, query by query over the keys it sees (Vaswani et al. 2017, eq. 1).
@@ -39,23 +42,37 @@ def attention_reference(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: 
 
 
 def attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int | None) -> Tensor:
-    """The same function for all queries at once, by PyTorch's fused attention."""
+    """The same function by PyTorch's fused attention.
+
+    A window is taken in pieces of as many queries as it is wide, so that the work grows with T times window.
+    """
     length, size, repeat = q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[2] // k_BSGK.shape[2]
     if repeat > 1:
         k_BSGK, v_BSGK = (x.repeat_interleave(repeat, dim=2) for x in (k_BSGK, v_BSGK))
     q, k, v = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
-    if length == size and (window is None or window >= size):
-        mask, causal = None, True
-    else:
-        mask, causal = _visible(length, size, window, q.device), False
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+    if window is None or window >= size:
+        return _attend(q, k, v, None).transpose(1, 2)
+    piece, past, out = max(window, PIECE), size - length, []
+    for start in range(0, length, piece):
+        end = min(start + piece, length)
+        keys = slice(max(0, past + start - window + 1), past + end)
+        out.append(_attend(q[:, :, start:end], k[:, :, keys], v[:, :, keys], window))
+    return torch.cat(out, dim=2).transpose(1, 2)
+
+
+def _attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, window: int | None) -> Tensor:
+    """Attention of the last T of S positions, all at once."""
+    length, size = q_BHTK.shape[2], k_BHSK.shape[2]
+    if q_BHTK.dtype == torch.bfloat16 and q_BHTK.device.type == "cpu":
         # The backward pass of the fused kernel is slow there: three times the explicit form's.
-        seen = _visible(length, size, window, q.device) if mask is None else mask
-        scores = torch.matmul(q, k.mT).float() * q.shape[3] ** -0.5
-        o = torch.matmul(scores.masked_fill(~seen, -torch.inf).softmax(-1).to(v.dtype), v)
-    else:
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    return o.transpose(1, 2)
+        scores = torch.matmul(q_BHTK, k_BHSK.mT).float() * q_BHTK.shape[3] ** -0.5
+        scores = scores.masked_fill(~_visible(length, size, window, q_BHTK.device), -torch.inf)
+        return torch.matmul(scores.softmax(-1).to(v_BHSK.dtype), v_BHSK)
+    if length == size and window is None:
+        return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, is_causal=True)
+    # A lone query is the last position: all keys that it was given are before it.
+    mask = None if length == 1 else _visible(length, size, window, q_BHTK.device)
+    return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
 
 
 def _visible(length: int, size: int, window: int | None, device: torch.device) -> Tensor:

@@ -26,5 +26,5 @@ def known(request: pytest.FixtureRequest) -> Mapping[str, type[Block]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "text" in metafunc.fixturenames:
-        metafunc.parametrize("text", cases(_known(metafunc.config)))
+    if "block_text" in metafunc.fixturenames:
+        metafunc.parametrize("block_text", cases(_known(metafunc.config)))

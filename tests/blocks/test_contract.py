@@ -38,8 +38,8 @@ SHAPES = (SHAPE, Shape(dim=24, heads=3, norm="rms_zero"))
 
 
 @pytest.fixture
-def block(text: str, known: Blocks) -> Block:
-    return block_of(text, known)
+def block(block_text: str, known: Blocks) -> Block:
+    return block_of(block_text, known)
 
 
 def cut_points(length: int) -> list[int]:
@@ -202,20 +202,20 @@ def test_same_seed_same_weights(block: Block) -> None:
     assert not all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_weights_keep_their_names(text: str, block: Block) -> None:
+def test_weights_keep_their_names(block_text: str, block: Block) -> None:
     if type(block) not in BLOCKS.values():
-        pytest.skip(f"{text} is a user's block: no names are stored for it")
+        pytest.skip(f"{block_text} is a user's block: no names are stored for it")
     names = list(build(block).state_dict())
     stored = stored_names()
-    assert text in stored, f"no names are stored for {text}; run python -m tests.blocks.harness"
-    assert names == stored[text], "weights on disk carry the stored names; renaming one breaks them"
+    assert block_text in stored, f"no names are stored for {block_text}; run python -m tests.blocks.harness"
+    assert names == stored[block_text], "weights on disk carry the stored names; renaming one breaks them"
 
 
 # 8. bf16.
 
 
 @lengths
-def test_bf16_is_within_its_tolerance(text: str, block: Block, length: int) -> None:
+def test_bf16_is_within_its_tolerance(block_text: str, block: Block, length: int) -> None:
     half = build(block).bfloat16()
     exact = build(block)
     exact.load_state_dict({k: v.double() for k, v in half.state_dict().items()})
@@ -227,7 +227,7 @@ def test_bf16_is_within_its_tolerance(text: str, block: Block, length: int) -> N
     with torch.no_grad():
         expected = exact(x.double())[0]
         pieces, _ = run(half, x, [1] * min(length, 2) + [length - 2] * (length > 2))
-    allowed = tolerances.bf16(text.split("(")[0]) * expected.norm()
+    allowed = tolerances.bf16(block_text.split("(")[0]) * expected.norm()
     assert (y.double() - expected).norm() <= allowed
     assert (pieces.double() - expected).norm() <= allowed, "in pieces"
 

@@ -16,7 +16,7 @@ One rounding to bfloat16 is 2e-3 on average; a block chains some five of them.
 """
 
 BF16_EXCEPTIONS: dict[str, tuple[float, str]] = {
-    "sparse": (0.15, "rounding can swap two channels at the cut; kept and dropped, they differ by their size"),
+    "sparse": (0.15, "rounding can swap two channels at the cut, which differ by their whole size"),
 }
 """Block -> (tolerance, reason)."""
 

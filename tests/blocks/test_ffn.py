@@ -1,0 +1,83 @@
+"""The sparse activation: what is kept, how ties are broken, and what gradients see."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from blocks.base import OptionError, Shape
+from blocks.ffn import MLP, Sparse, SwiGLU, keep_largest, keep_largest_reference, soft_largest
+from tests.blocks.harness import assert_same, noise
+
+FORMS = pytest.mark.parametrize("form", [keep_largest, keep_largest_reference])
+
+
+@FORMS
+def test_ties_go_to_the_lowest_index(form: Callable[..., torch.Tensor]) -> None:
+    u = torch.tensor([[1.0, -2.0, 1.0, 2.0, -1.0, 1.0]])
+    assert form(u, 4).tolist() == [[1.0, -2.0, 1.0, 2.0, 0.0, 0.0]]
+    assert form(u, 1).tolist() == [[0.0, -2.0, 0.0, 0.0, 0.0, 0.0]]
+    assert form(u, 6).tolist() == u.tolist()
+    assert form(torch.ones(1, 5), 2).tolist() == [[1.0, 1.0, 0.0, 0.0, 0.0]]
+    assert form(torch.zeros(1, 5), 2).tolist() == [[0.0] * 5]
+
+
+@FORMS
+def test_exactly_k_are_kept_also_in_bf16_where_ties_abound(form: Callable[..., torch.Tensor]) -> None:
+    u = noise(50, 344).bfloat16()
+    for k in (1, 172, 343, 344):
+        assert ((form(u, k) != 0).sum(-1) == k).all()
+        assert torch.equal(form(u, k), keep_largest_reference(u, k))
+
+
+@FORMS
+def test_kept_values_pass_their_gradient_and_others_none(form: Callable[..., torch.Tensor]) -> None:
+    u = noise(7, 33).requires_grad_()
+    y = form(u, 10)
+    (grad,) = torch.autograd.grad(y.sum(), u)
+    assert torch.equal(grad, (y != 0).double())
+
+
+def test_the_soft_mask_is_its_formula_with_the_cut_held_fixed() -> None:
+    u = noise(7, 33).requires_grad_()
+    cut = u.detach().abs().sort(dim=-1, descending=True).values[:, 9:10]
+    expected = u / (1 + torch.exp((cut - u.abs()) / 0.2))
+    got = soft_largest(u, 10, 0.2)
+    assert_same(got, expected, "output")
+    weight = noise(7, 33, seed=2)
+    got_grad, expected_grad = (torch.autograd.grad((y * weight).sum(), u)[0] for y in (got, expected))
+    assert_same(got_grad, expected_grad, "gradient")
+
+
+def test_a_cold_soft_mask_is_the_hard_one_but_for_the_cut_itself() -> None:
+    u = noise(7, 33)
+    soft, hard = soft_largest(u, 10, 1e-6), keep_largest(u, 10)
+    cut = hard.abs().where(hard != 0, math.inf).amin(-1, keepdim=True)
+    at_cut = hard.abs() == cut
+    assert_same(soft, torch.where(at_cut, u / 2, hard), "output")
+
+
+@pytest.mark.parametrize(
+    "ratio,hidden,kept", [(0.07, 100, 7), (0.85, 1440, 1224), (0.5, 43, 22), (1e-9, 43, 1), (1.0, 43, 43)]
+)
+def test_k_is_the_rounded_up_share(ratio: float, hidden: int, kept: int) -> None:
+    assert Sparse(expand=float(hidden), k_ratio=ratio).kept(Shape(dim=1, heads=1)) == kept
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SwiGLU(expand=0.0),
+        lambda: SwiGLU(expand=0.01).build(Shape(dim=16)),
+        lambda: MLP(act="tanh"),  # pyright: ignore[reportArgumentType]
+        lambda: MLP(expand=-1.0),
+        lambda: Sparse(k_ratio=0.0),
+        lambda: Sparse(k_ratio=1.1),
+        lambda: Sparse(mask="firm"),  # pyright: ignore[reportArgumentType]
+        lambda: Sparse(temperature=0.0),
+    ],
+)
+def test_impossible_options_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(OptionError, match=r"^(swiglu|mlp|sparse): \w+ is "):
+        make()
