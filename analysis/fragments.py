@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from analysis.plots import ROLE_COLOURS
 
-__all__ = ["cell", "e", "embedded_json", "key", "short", "strip", "table", "whisker"]
+__all__ = ["cell", "e", "embedded_json", "in_script", "key", "short", "strip", "table", "whisker"]
 
 _HEIGHTS = {"linear": 9, "window": 13, "full": 18, "none": 5}
 _TALL = 18
@@ -29,10 +29,15 @@ def short(number: float) -> str:
 
 def embedded_json(value: object, name: str) -> str:
     """A JSON script block that no text inside can end."""
-    text = json.dumps(value, indent=1, allow_nan=False)
+    text = in_script(json.dumps(value, indent=1, allow_nan=False))
+    return f'<script type="application/json" id="{name}">\n{text}\n</script>'
+
+
+def in_script(text: str) -> str:
+    """JSON written so that it may stand inside a script element."""
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return f'<script type="application/json" id="{name}">\n{text}\n</script>'
+    return text
 
 
 def cell(name: str, content: str, kind: str = "") -> tuple[str, str, str]:

@@ -25,6 +25,7 @@ GRID = "rgba(128,132,142,0.25)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#a89a00")
 RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
+LONGEST = 20
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
 HEAT = ((38, 52, 100), (124, 123, 120), (243, 220, 75))
@@ -45,7 +46,8 @@ def heatmap(ranking: Ranking) -> go.Figure:
     compare; for steps it is the share of the budget that was not needed.
     """
     tasks = ranking.tasks
-    names = [_safe(row.label) for row in ranking.rows]
+    names = [_brief(row.label) for row in ranking.rows]
+    whole = [_safe(row.label) for row in ranking.rows]
     values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
     columns = [_safe(task.task).replace("_", "<br>") for task in tasks]
     top, bottom = _ends(ranking)
@@ -53,10 +55,11 @@ def heatmap(ranking: Ranking) -> go.Figure:
         shade = [
             [1 - v / worst if worst else 0.0 for v, worst in zip(row, bottom, strict=True)] for row in values
         ]
-        names, values, shade = [*names, "budget"], [*values, bottom], [*shade, [0.0] * len(tasks)]
+        names, whole = [*names, "budget"], [*whole, "budget"]
+        values, shade = [*values, bottom], [*shade, [0.0] * len(tasks)]
     else:
         shade = [[_place(v, *end) for v, *end in zip(row, bottom, top, strict=True)] for row in values]
-        names = ["ceiling", *names, "chance"]
+        names, whole = ["ceiling", *names, "chance"], ["ceiling", *whole, "chance"]
         values = [top, *values, bottom]
         shade = [[1.0] * len(tasks), *shade, [0.0] * len(tasks)]
     figure = go.Figure(
@@ -65,7 +68,7 @@ def heatmap(ranking: Ranking) -> go.Figure:
             x=columns,
             y=list(range(len(names))),
             text=[[value_text(ranking, value) for value in row] for row in values],
-            customdata=[[name] * len(tasks) for name in names],
+            customdata=[[name] * len(tasks) for name in whole],
             hovertemplate="%{customdata}, %{x}: %{text}<extra></extra>",
             zmin=0,
             zmax=1,
@@ -125,7 +128,7 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     _end_labels(figure, ends, last, palette)
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return _styled(figure, height=300, right=14 + 7 * max(len(label) for label in ranked.labels))
+    return _styled(figure, height=300, right=_room(ranked.labels))
 
 
 def cost(ranking: Ranking, what: str) -> go.Figure:
@@ -153,7 +156,7 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
                     "width": 4,
                 },
                 mode="markers+text",
-                text=[_safe(row.label)],
+                text=[_brief(row.label)],
                 textposition="middle right",
                 textfont={"color": palette[row.label], "size": 12},
                 marker={
@@ -175,7 +178,7 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title=score_name(ranking))
-    return _styled(figure, height=340, right=14 + 7 * max(len(row.label) for row in ranking.rows))
+    return _styled(figure, height=340, right=_room([row.label for row in ranking.rows]))
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -199,12 +202,22 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
     _level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return _styled(figure, height=300, right=14 + 7 * max(len(label) for label in ranked.labels))
+    return _styled(figure, height=300, right=_room(ranked.labels))
 
 
 def _safe(text: str) -> str:
     """Text for plotly, which reads a small HTML in strings and takes ``%{`` for a template."""
     return html.escape(text, quote=False)
+
+
+def _brief(label: str) -> str:
+    """A label short enough to be written inside a figure; the whole one shows on hovering."""
+    return _safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
+
+
+def _room(labels: Sequence[str]) -> int:
+    """Pixels at the right of a figure for the labels beside its lines."""
+    return 14 + 7 * min(LONGEST, max(len(label) for label in labels))
 
 
 def _mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int, int]:
@@ -263,7 +276,7 @@ def _end_labels(
         figure.add_annotation(
             x=last,
             y=at,
-            text=_safe(label),
+            text=_brief(label),
             xanchor="left",
             xshift=4,
             showarrow=False,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-import plotly.io as pio
 import polars as pl
 
 from analysis import plots
-from analysis.fragments import cell, e, key, short, strip, table, whisker
+from analysis.fragments import cell, e, in_script, key, short, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
 from analysis.words import amount, margin_text, score_name, value_text
@@ -80,7 +80,12 @@ def _section(title: str, note: str, content: str) -> str:
 
 def _figure(figure: go.Figure, name: str, title: str, alt: str, wide: int = 0) -> str:
     """A figure with its heading and a text for those who do not see it."""
-    drawn = pio.to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=name)
+    data = in_script(figure.to_json() or "")
+    config = in_script(json.dumps(CONFIG))
+    drawn = (
+        f'<div id="{name}"></div><script>Plotly.newPlot("{name}", '
+        f"Object.assign({data}, {{config: {config}}}))</script>"
+    )
     least = f' style="min-width:{wide}px"' if wide else ""
     heading = f"<h3>{e(title)}</h3>" if title else ""
     inner = f'{heading}<div class="scroll"><div{least}>{drawn}</div></div>'

@@ -105,7 +105,7 @@ def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
     ends = _ends(frame, score)
     if ends.is_empty():
         raise TableError("There is no finished run to rank; let the sweep finish at least one round.")
-    candidates = _candidates(ends)
+    candidates = _candidates(ends, frame)
     ends = ends.drop("label").join(candidates.select("arch", "label"), on="arch", how="left")
     complete, seeds, waiting = _rounds(ends)
     kept = ends.filter(pl.col("seed").is_in(seeds) & pl.col("arch").is_in(complete))
@@ -156,14 +156,17 @@ def _ends(frame: pl.DataFrame, score: Score) -> pl.DataFrame:
     return ends.sort(*same_run, "label", "run").unique(same_run, keep="first", maintain_order=True)
 
 
-def _candidates(ends: pl.DataFrame) -> pl.DataFrame:
+def _candidates(ends: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     """One row per arch; costs are means over the settings, whose lengths and vocabularies differ."""
     per_setting = ends.unique(["arch", "setting"], keep="first", maintain_order=True)
     costs = per_setting.group_by("arch").agg(pl.col(_COSTS).mean().round().cast(pl.Int64))
-    labels = ends.group_by("arch").agg(pl.col("label").unique().sort())
+    labels = frame.group_by("arch").agg(pl.col("label").unique())
     names = {arch: " / ".join(sorted(found, key=natural)) for arch, found in labels.iter_rows()}
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
-    names = {arch: f"{name} ({arch[:6]})" if name in twice else name for arch, name in names.items()}
+    sharing = {name: sorted(arch for arch in names if names[arch] == name) for name in names.values()}
+    names = {
+        arch: name if len(sharing[name]) == 1 else f"{name} #{sharing[name].index(arch) + 1}"
+        for arch, name in names.items()
+    }
     layers = ["schedule", "strip", "roles", "depth", "dim", "heads", "n_linear", "n_window", "n_full"]
     rest = per_setting.unique("arch", keep="first", maintain_order=True)
     rest = rest.select("arch", *layers, "state_lengths", "state_sizes").join(costs, on="arch")

@@ -109,12 +109,11 @@ def _alone(ranking: Ranking) -> str:
 
 
 def _stands(tasks: Sequence[TaskNote], ranking: Ranking) -> str:
-    """Where tasks that separate nothing stand, for all schedules."""
+    """Where the tasks that separate nothing stand."""
     if ranking.score == "steps":
         return f"no run reached the threshold on {_listed([task.task for task in tasks])}"
-    return _listed(
-        [f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}" for task in tasks]
-    )
+    ends = [f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}" for task in tasks]
+    return f"{_listed(ends)} for every schedule"
 
 
 def _stuck(ranking: Ranking) -> str:
@@ -146,7 +145,7 @@ def _told_apart(ranking: Ranking) -> str:
         low, high = (amount(ranking, edge) for edge in others[0].gap_interval)
         gap = f"{amount(ranking, others[0].gap)} {_unit(ranking)}s (95 % interval {low} to {high})"
         return f", and {others[0].label} is worse by {gap} {at}"
-    return f", and each of the other {len(others)} is worse {at}"
+    return f", and each of the other {len(others)} is shown to be worse {at}"
 
 
 def _group(ranking: Ranking, tied: Sequence[str]) -> str:
@@ -177,7 +176,7 @@ def _notes(ranking: Ranking) -> list[str]:
     found: list[str] = []
     stuck = [task for task in ranking.tasks if task.verdict != "open"]
     if stuck and len(stuck) < len(ranking.tasks):
-        found.append(f"{_stands(stuck, ranking)} for every schedule, which separates nothing")
+        found.append(f"{_stands(stuck, ranking)}, which separates nothing")
     runs = ranking.runs // len(ranking.rows)
     rows = sorted(ranking.rows, key=lambda row: natural(row.label))
     if lost := [f"{row.label} diverged in {row.failed} of its {runs} runs" for row in rows if row.failed]:

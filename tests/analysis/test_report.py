@@ -1,0 +1,211 @@
+"""The report stands alone: it opens in a browser, draws its figures, calls nobody, runs nothing of users."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis.report import write
+from sweeps.results import Failure, ResultsError
+
+from .factory import make_folder, make_frame
+
+HOSTILE = "</script><img src=x onerror=document.title='owned'><b>&amp;\"'`"
+RECIPE = f"# Which ratio? {HOSTILE}\n# See https://example.org/x\n#\n# Not this.\nname: ratios\n"
+VOID = {"meta", "br", "img", "input", "line", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page; complains about tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words += data
+
+
+def hostile_folder(folder: Path) -> Path:
+    def lost(label, _task, seed, _lr):
+        return "diverged" if (label, seed) == ("r=4", 1) else "budget"
+
+    frame = make_frame(labels=("r=3", "r=4", HOSTILE), tasks=("recall", "noisy_recall"), status=lost)
+    failure = Failure("x", HOSTILE, HOSTILE, 3, HOSTILE, "2026-01-01")
+    return make_folder(folder, frame, RECIPE, [failure])
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    return write(hostile_folder(tmp_path_factory.mktemp("run") / "ratios"))
+
+
+@pytest.fixture(scope="module")
+def text(report) -> str:
+    return report.read_text(encoding="utf-8")
+
+
+def test_no_address_is_in_the_page_but_names_of_xml_and_the_users_own_words(text):
+    found = set(re.findall(r"https?://[^\s\"'`<>)\\,;]+", text.replace("https://example.org/x", "")))
+    assert all(address.startswith("http://www.w3.org/") for address in found), found
+    assert "cloud.plotly.com/newchart" not in text.replace("about:invalid#cloud.plotly.com/newchart", "")
+
+
+def test_nothing_is_loaded_and_no_connection_is_allowed(text):
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert not {"src", "href", "srcset", "action", "data"} & set(attributes), (tag, attributes)
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in str(policy)
+
+
+def test_plotly_is_embedded_once_and_every_figure_is_told_to_keep_to_itself(text):
+    assert text.count("plotly.js v") == 1
+    figures = text.count("Plotly.newPlot(")
+    assert figures == 3 + 2 * 2
+    for setting in ('"showSendToCloud": false', '"plotlyServerURL": ""', '"displaylogo": false'):
+        assert text.count(setting) == figures
+
+
+def test_words_of_users_are_words(text):
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag in ("img", "b") and tag != "b"]
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert page.words.count(HOSTILE) >= 5  # question, ranking, failures, recipe
+    assert RECIPE in page.words
+
+
+def test_the_page_has_its_parts_and_a_text_for_every_figure(text):
+    page = Page(text)
+    for part in (
+        "Ranking",
+        "Schedule by task",
+        "How they learn",
+        "What failed",
+        "How to read this",
+        "Recipe",
+    ):
+        assert part in page.words
+    assert "first bad layer 2 (gdn)" in page.words and "Not this." not in page.words.split("Ranking")[0]
+    for tag, attributes in page.tags:
+        if attributes.get("role") == "img":
+            assert attributes.get("aria-label"), tag
+    assert next(a["aria-label"] for _, a in page.tags if a.get("class") == "strip") == (
+        "6 layers: 3 linear, 3 full; full in layer 1, 3, 5"
+    )
+
+
+def test_the_summary_is_json_and_agrees_with_the_page(text):
+    block = re.search(r'<script type="application/json" id="summary">(.*?)</script>', text, re.S)
+    assert block
+    summary = json.loads(block.group(1))
+    assert {row["label"] for row in summary["ranking"]["rows"]} == {"r=3", "r=4", HOSTILE}
+    assert summary["sentence"].split(" Note: ")[0] in Page(text).words
+
+
+@pytest.mark.parametrize("seeds", [(), (0,), (0, 1)])
+def test_a_sweep_that_just_began_has_a_report_too(tmp_path, seeds):
+    frame = make_frame(seeds=seeds) if seeds else make_frame().clear()
+    page = Page(write(make_folder(tmp_path / "run", frame)).read_text(encoding="utf-8"))
+    assert ("No round is complete" in page.words) == (not seeds)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "auc", "steps"])
+def test_the_score_of_the_recipe_is_the_score_of_the_report(tmp_path, score):
+    folder = make_folder(tmp_path / "run", make_frame(), f"name: x\nscore: {score}\nmargin: 3e-2\n")
+    summary = re.search(r'id="summary">(.*?)</script>', write(folder).read_text(encoding="utf-8"), re.S)
+    assert summary and json.loads(summary.group(1))["ranking"]["score"] == score
+    assert json.loads(summary.group(1))["ranking"]["margin"] == pytest.approx(
+        3.0 if score == "steps" else 0.03
+    )
+
+
+@pytest.mark.parametrize(
+    "recipe", ["a: [", "just text", "score: speed", "margin: wide", "margin: [1]", "[" * 5000]
+)
+def test_a_broken_recipe_is_one_sentence(tmp_path, recipe):
+    folder = make_folder(tmp_path / "run", make_frame(seeds=(0,)), recipe)
+    with pytest.raises(ResultsError, match=r"recipe\.yaml: .*run the sweep again") as caught:
+        write(folder)
+    assert "\n" not in str(caught.value) and not (folder / "report.html").exists()
+
+
+def test_the_page_goes_where_it_is_told_or_says_why_not(tmp_path):
+    folder = make_folder(tmp_path / "run", make_frame(seeds=(0,)))
+    assert write(folder, tmp_path / "page.html") == tmp_path / "page.html"
+    for bad in (tmp_path, tmp_path / "nowhere" / "page.html"):
+        with pytest.raises(ResultsError, match="folder that exists"):
+            write(folder, bad)
+    with pytest.raises(ResultsError):
+        write(tmp_path / "no such run")
+
+
+def chromium() -> str:
+    """The browser, or a skip that says how to get one; a failure where checks run unattended."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    message = "no Chromium; on Debian or Ubuntu: apt-get install chromium"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def test_a_browser_draws_every_figure_and_asks_nobody(report, text, tmp_path):
+    log = tmp_path / "net.json"
+    command = [
+        chromium(),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--log-net-log={log}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=8000",
+        "--window-size=1300,2000",
+        "--dump-dom",
+        report.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    dom = done.stdout
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in re.findall(r'<div id="(fig-[a-z0-9-]+)"', text):
+        assert re.search(rf'id="{name}"[^>]*js-plotly-plot|js-plotly-plot[^>]*id="{name}"', dom), name
+    drawn = len(re.findall(r'<svg class="main-svg"', dom))
+    assert drawn >= text.count("Plotly.newPlot(")
+    assert "<title>ratios" in dom  # the hostile label did not run
+    errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert errors == []
+    asked = set(re.findall(r'"url":"([a-z-]+:[^"]*)"', log.read_text(encoding="utf-8")))
+    outside = {url for url in asked if not url.startswith(("file:", "data:", "blob:", "chrome", "about:"))}
+    assert outside == set()
