@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, percent, plural, say
+from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, percent, plural, say
 
 __all__ = ["blocks", "options", "sample", "tasks"]
 
@@ -162,13 +162,16 @@ def _say_options(found: list[dict[str, Any]]) -> None:
 
 
 def _write_npz(path: Path, task: str, **arrays: Any) -> None:
-    """Write under a temporary name and rename, so that a full disk leaves no half a file."""
     import numpy as np
 
+    if path.is_dir() or not path.parent.is_dir():
+        raise CommandError(
+            f"--out {path} is a directory or lies in none; give a file in a folder that exists"
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("xb") as file:
             np.savez_compressed(file, task=np.array(task), **arrays)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)  # a full disk leaves no half a file

@@ -20,7 +20,9 @@ from typer.exceptions import TyperException
 from lab.catalogue import blocks, sample, tasks
 from lab.describe import describe
 from lab.doctor import doctor
+from lab.plan import plan, validate
 from lab.score import score
+from lab.sweep import report, sweep
 from lab.terminal import note
 
 __all__ = ["app", "main", "run"]
@@ -47,7 +49,7 @@ def _add(command: Callable[..., None]) -> None:
     app.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
-for _command in (score, describe, blocks, tasks, sample, doctor):
+for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, sample, doctor):
     _add(_command)
 
 

@@ -50,10 +50,9 @@ def score(
       lab score "2*(attn, swiglu)" --task "recall(vocab=32)" --steps 200
       lab score "r*(gdn, swiglu) + (fox, swiglu)" --var r=3:1 --task copying --lr 1e-3 --json
     """
-    import torch
-
     from blocks.base import Shape
     from blocks.schedule import show
+    from sweeps.pool import use_one_thread
     from synthetics.difficulty import profile
     from synthetics.fit import Training, fit
     from synthetics.protocol import parse_task, show_task
@@ -63,8 +62,7 @@ def score(
     shape, setting = Shape(dim=dim, heads=heads), parse_task(task)
     usual = Training().eval_every
     training = Training(steps=steps, lr=lr, eval_every=max(1, min(usual, steps)))
-    # One thread, as in a sweep: the same call gives the same bits on any number of cores.
-    torch.set_num_threads(1)
+    use_one_thread()  # as in a sweep, so that the same run gives the same bits here and there
     level = profile(setting)
     line = note if json else say
     line(f"{show(layers, table_of_blocks)} on {show_task(setting)}")

@@ -121,10 +121,9 @@ def plural(count: int, thing: str) -> str:
 
 def known_blocks(path: Path | None) -> dict[str, type[Block]]:
     """The built-in blocks, and those of the file ``path`` if one is given."""
-    from blocks import BLOCKS
-    from blocks.user import load_blocks
+    from sweeps.pool import load_table
 
-    return {**BLOCKS, **(load_blocks(path) if path else {})}
+    return dict(load_table(path))
 
 
 def variables(pairs: Sequence[str] | None) -> dict[str, Value]:

@@ -1,0 +1,195 @@
+"""``lab sweep`` and ``lab report``: run a recipe, renew its answer after every round, write the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.progress import Progress, duration
+from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, note, plural, say
+
+if TYPE_CHECKING:
+    from sweeps.study import Event, Outcome
+
+__all__ = ["RecipeArgument", "RunsOption", "SetOption", "report", "seconds_of", "sweep"]
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value: train.steps=100, seeds=1."),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are kept.")]
+
+
+def sweep(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of one thread each; default: one per core.", min=1)
+    ] = None,
+    set_: SetOption = None,
+    blocks: BlocksOption = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End with the last round that fits: 90s, 15m, 2h, 1h30m."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a recipe: train every schedule on every task, rank them, write a report.
+
+    The answer is renewed after every round (one seed of everything). Run the same command again to go on:
+    no finished run is trained twice.
+
+    Examples:
+      lab sweep ratios.yaml --time 15m
+      lab sweep smoke --set seeds=1
+      lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
+    """
+    from sweeps.recipe import load
+    from sweeps.study import sweep as run_sweep
+
+    limit = None if time is None else seconds_of(time)
+    asked = load(recipe, set_ or (), known_blocks(blocks))
+    folder = runs / asked.name
+    teller = _Teller(folder, quiet=json)
+    try:
+        with teller.progress:
+            outcome = run_sweep(
+                asked, folder, workers=workers, time_limit=limit, blocks_file=blocks, on_event=teller.tell
+            )
+    except KeyboardInterrupt:
+        note(teller.kept())
+        raise typer.Exit(130) from None
+    _answer(outcome, teller, json)
+
+
+class _Teller:
+    """Says what a sweep does while it runs: progress on stderr, the answer of each round on stdout."""
+
+    def __init__(self, folder: Path, quiet: bool) -> None:
+        self.folder, self.quiet = folder, quiet
+        self.progress = Progress()
+        self.finished = self.total = 0
+        self.last_page = ""
+
+    def tell(self, event: Event) -> None:
+        """Take one event of ``sweeps.study.sweep``."""
+        from sweeps.study import RoundDone, RunDone, RunFailed, Started
+
+        match event:
+            case Started():
+                self.finished, self.total = event.stored, event.runs
+                size = ", ".join(
+                    plural(*one)
+                    for one in (
+                        (event.candidates, "candidate"),
+                        (event.rounds, "round"),
+                        (event.runs, "run"),
+                        (event.workers, "worker"),
+                    )
+                )
+                title = f"{self.folder}: {size}; {event.stored:,} runs are finished already"
+                self.progress.start(title, event.stored, event.runs)
+            case RunDone():
+                self.finished, self.total = event.done, event.total
+                what = f"round {event.round}, {event.label} on {event.setting}: {event.status}"
+                self.progress.step(what, event.done, event.total, event.eta)
+            case RunFailed():
+                failure = event.failure
+                self.progress.line(
+                    f"failed: {failure.label} on {failure.setting}, seed {failure.seed}: {failure.reason}"
+                )
+            case RoundDone():
+                last = event.eta is None or event.number == event.rounds
+                left = "" if last else f", about {duration(event.eta or 0)} for the rest"
+                which = f"round {event.number} of {event.rounds}"
+                self.progress.line(f"{which} done in {duration(event.seconds)}{left}")
+                if not self.quiet:
+                    self.renew(f"After round {event.number} of {event.rounds}")
+
+    def renew(self, title: str) -> None:
+        """Print the answer as it stands now, unless it stands there already."""
+        from lab.answer import page, ranking_of
+
+        text = page(ranking_of(self.folder))
+        if text != self.last_page:
+            with self.progress.paused():
+                say(f"{title}\n\n{text}\n")
+        self.last_page = text
+
+    def kept(self) -> str:
+        """What Ctrl-C leaves behind."""
+        if not self.total:
+            return "stopped before the first run; nothing is lost"
+        return (
+            f"stopped: {self.finished:,} of {plural(self.total, 'run')} are kept in {self.folder}; "
+            "the same command goes on from there"
+        )
+
+
+def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
+    """The end of a sweep: the last answer, why it ended, and where the report is."""
+    from analysis.report import write
+    from lab.answer import document, ranking_of
+
+    page = write(outcome.folder)
+    if json:
+        emit({**document(ranking_of(outcome.folder)), "sweep": _plain(outcome), "report": str(page)})
+        return
+    teller.renew(f"After {plural(outcome.rounds, 'round')} of {outcome.rounds_asked}")
+    if outcome.failures:
+        failed = plural(len(outcome.failures), "run")
+        say(f"{failed} failed; the report lists why, the same command tries again.")
+    ended = "complete" if outcome.stopped == "complete" else f"ended by --time ({outcome.reason})"
+    trained = f"{plural(outcome.trained, 'run')} trained, {outcome.stored:,} found finished"
+    say(f"{ended}: {trained}, {duration(outcome.seconds)}")
+    say(f"report: {page}")
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {**asdict(outcome), "folder": str(outcome.folder)}
+
+
+def seconds_of(text: str) -> float:
+    """``90s``, ``15m``, ``1h30m`` as seconds. Raises CommandError."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise CommandError(f"--time is {text!r}; write it as 90s, 15m, 2h or 1h30m")
+    return float(total)
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one in --runs.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: report.html in the folder.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Print the answer of a run folder and write its report, one HTML file that needs no network.
+
+    Examples:
+      lab report runs/ratios
+      lab report ratios --out ratios.html
+    """
+    from analysis.report import write
+    from lab.answer import document, page, ranking_of
+
+    folder = Path(run)
+    # A bare name may mean a folder here or one in --runs; what is here goes first.
+    if not folder.exists() and (runs / run).is_dir():
+        folder = runs / run
+    ranking = ranking_of(folder)
+    written = write(folder, out)
+    if json:
+        emit({**document(ranking), "report": str(written)})
+    else:
+        say(f"{page(ranking)}\n\nreport: {written}")

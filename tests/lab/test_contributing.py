@@ -1,0 +1,41 @@
+"""The examples of CONTRIBUTING.md do what the page says, as they stand there."""
+
+import inspect
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthetics import TASKS
+from synthetics.protocol import parse_task, show_task
+from synthetics.splits import draw
+
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SHELL = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+def test_the_page_shows_commands() -> None:
+    assert len(SHELL) >= 5 and all(line.startswith("lab ") for line in SHELL)
+
+
+@pytest.mark.parametrize("line", SHELL)
+def test_every_command_runs(line: str, answer, workplace: Path) -> None:
+    assert answer(*shlex.split(line)[1:])
+
+
+def test_the_task_is_one(workplace: Path) -> None:
+    parity = runpy.run_path("parity.py")["Parity"]
+    task = parse_task("parity(length=40)", {**TASKS, "parity": parity})
+    assert show_task(task) == "parity(length=40)"
+    batch = draw(task, "test", 0, 50)
+    assert np.array_equal(task.solve(batch.inputs_NT), batch.targets_NT)
+    drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(parity).splitlines()[-2:])
+    rows = np.array([drawn_input], dtype=np.int64)
+    assert [str(answer) for answer in parity().solve(rows)[0]] == drawn_target

@@ -1,0 +1,152 @@
+"""``lab validate``, ``plan``, ``sweep``, ``report`` on a small real recipe, from question to page."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.sweep import seconds_of
+from lab.terminal import CommandError
+from sweeps.recipe import shipped
+from sweeps.results import read
+
+CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SMALL = ("--set", "train.steps=4", "--set", "train.eval_every=2", "--set", "train.eval_examples=8")
+
+
+def test_validate_counts_what_a_sweep_trains(answer, workplace: Path) -> None:
+    found = json.loads(answer("validate", "window.yaml", "--json"))
+    assert found == {
+        "valid": True,
+        "name": "window",
+        "file": "window.yaml",
+        "candidates": 2,
+        "space": 2,
+        "sampled": False,
+        "tasks": ["recall(length=32)"],
+        "optimiser_settings": 1,
+        "rounds": 2,
+        "runs": 4,
+    }
+    assert "2 candidates x 1 task setting x 1 optimiser setting x 2 seeds = 4 runs" in answer(
+        "validate", "window.yaml"
+    )
+    found = json.loads(answer("validate", "window.yaml", "--set", "train.lr=[1e-3, 2e-3]", "--json"))
+    assert (found["optimiser_settings"], found["runs"]) == (2, 8)
+
+
+def test_a_sampled_recipe_is_counted_by_its_trials(answer, workplace: Path) -> None:
+    words = ("window.yaml", "--set", "search.w=[2, 3, 4, 5, 6]", "--set", "trials=3")
+    found = json.loads(answer("validate", *words, "--json"))
+    assert (found["sampled"], found["candidates"], found["space"], found["runs"]) == (True, 3, 5, 6)
+    assert "3 candidates chosen by Optuna out of 5" in answer("plan", *words)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_recipe_is_valid(name: str, answer) -> None:
+    found = json.loads(answer("validate", name, "--json"))
+    assert found["name"] == name and found["runs"] > 0
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where one small sweep was run, and what it printed."""
+    place = tmp_path_factory.mktemp("swept")
+    recipe = re.search(r"^```yaml window.yaml\n(.*?)^```$", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert recipe
+    (place / "window.yaml").write_text(recipe[1], encoding="utf-8")
+    words = ["sweep", "window.yaml", *SMALL, "--workers", "1", "--json"]
+    command = [sys.executable, "-c", "from lab.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True, timeout=300)
+    return place, done.stdout
+
+
+def test_plan_states_the_costs_that_the_results_hold(answer, swept, monkeypatch) -> None:
+    monkeypatch.chdir(swept[0])
+    plan = json.loads(answer("plan", "window.yaml", *SMALL, "--workers", 2, "--json"))
+    assert plan["runs"] == 4 and plan["workers"] == 2
+    assert 0 < plan["seconds_per_round"] <= plan["seconds"] == pytest.approx(2 * plan["seconds_per_round"])
+    keys = ("label", "schedule", "params", "flops", "state", "n_full", "n_window", "n_linear")
+    frame = read(Path("runs/window")).frame.filter("final")
+    stored = {tuple(row[key] for key in keys) for row in frame.iter_rows(named=True)}
+    assert stored == {tuple(row[key] for key in keys) for row in plan["rows"]}
+
+
+def test_a_report_is_made_from_the_folder_alone(answer, swept, monkeypatch) -> None:
+    monkeypatch.chdir(swept[0])
+    before = json.loads(swept[1])
+    for words in (("runs/window",), ("window",), ("window", "--runs", "runs")):
+        found = json.loads(answer("report", *words, "--out", "page.html", "--json"))
+        assert found == {"sentence": before["sentence"], "ranking": before["ranking"], "report": "page.html"}
+        assert Path("page.html").read_text() == Path("runs/window/report.html").read_text()
+    page = answer("report", "runs/window")
+    assert before["sentence"] in page
+    for row in before["ranking"]["rows"]:
+        assert row["label"] in page
+
+
+def test_a_sweep_answers_reports_and_goes_on(lab, workplace: Path) -> None:
+    first = lab("sweep", "window.yaml", *SMALL, "--set", "seeds=1", "--workers", 1)
+    assert first.code == 0, first.err
+    assert "After round 1 of 1" in first.out and "one seed" in first.out
+    assert "2 runs trained, 0 found finished" in first.out
+    page = Path("runs/window/report.html")
+    assert first.out.endswith(f"report: {page}\n") and page.stat().st_size > 1_000_000
+    second = lab("sweep", "window.yaml", *SMALL, "--workers", 1)
+    assert "2 runs trained, 2 found finished" in second.out and "2 seeds" in second.out
+    third = lab("sweep", "window.yaml", *SMALL, "--json")
+    found = json.loads(third.out)
+    assert (found["sweep"]["trained"], found["sweep"]["stored"]) == (0, 4)
+    assert found["report"] == str(page)
+    assert sorted(row["label"] for row in found["ranking"]["rows"]) == ["w=16", "w=4"]
+    assert found["sentence"] in second.out
+    assert all(len(line) < 200 for line in third.err.splitlines())
+
+
+def test_blocks_of_ones_own_are_swept_in_every_worker(answer, workplace: Path) -> None:
+    own = ("--set", "search.w=[4]", "--set", "pattern=(average, swiglu) + attn(window=w)")
+    words = ("window.yaml", *own, *SMALL, "--blocks", "my_blocks.py")
+    assert json.loads(answer("validate", *words, "--json"))["candidates"] == 1
+    found = json.loads(answer("sweep", *words, "--workers", 2, "--json"))
+    assert found["sweep"]["trained"] == 2 and not found["sweep"]["failures"]
+    assert read(Path("runs/window")).frame["schedule"][0] == "(average, swiglu) + attn(window=4)"
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(answer, workplace: Path) -> None:
+    words = ["sweep", "window.yaml", "--set", "train.steps=150", "--set", "seeds=40", "--workers", "1"]
+    command = [sys.executable, "-c", "from lab.cli import main; main()", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    trials = Path("runs/window/trials")
+    deadline = time.monotonic() + 120
+    while len(list(trials.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    kept = len(list(trials.glob("*.parquet")))
+    assert 3 <= kept < 80
+    last = err.splitlines()[-1]
+    assert last == f"stopped: {kept} of 80 runs are kept in runs/window; the same command goes on from there"
+    assert "Traceback" not in err
+    words[4:6] = ["--set", "seeds=1"]  # the first round is complete: nothing is left to train
+    found = json.loads(answer(*words, "--set", "train.steps=150", "--json"))
+    assert (found["sweep"]["trained"], found["sweep"]["stored"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("1m5s", 65)]
+)
+def test_times_are_written_with_units(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["15", "", "0m", "m", "1.5h", "30m1h", "-5m", "soon"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(CommandError, match="write it as 90s, 15m"):
+        seconds_of(text)
