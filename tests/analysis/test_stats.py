@@ -156,7 +156,7 @@ def test_holm_is_step_down_and_keeps_the_order_given():
 def test_false_alarms_and_coverage(schedules, tasks, seeds):
     """All candidates equal: any 'worse than the best' is a false alarm, and must stay within 5 %."""
     rng = np.random.default_rng(SEED)
-    repeats, alarms, covered = 800, 0, 0
+    repeats, alarms, covered = 400, 0, 0
     scale = np.linspace(0.5, 2.0, tasks)[:, None]
     for _ in range(repeats):
         x = rng.normal(size=(schedules, tasks, seeds)) * scale
