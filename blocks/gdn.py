@@ -109,11 +109,14 @@ class _ChunkedDelta(torch.autograd.Function):
         d_k_end = torch.bmm(x, d_write.mT)
         y = torch.linalg.solve_triangular(system.mT, d_x, upper=True, unitriangular=True)
 
-        d_scores = torch.bmm(torch.cat([d_read, y], dim=1), x.mT).view_as(scores)
-        d_scores[:, 1].tril_(-1).neg_()
-        d_b = (d_scores[:, 1] * scores[:, 1]).sum(-1, keepdim=True)
-        d_scores[:, 1].mul_(b)
-        d_log_decay = (d_scores * scores).sum(1)
+        d_scores = torch.bmm(torch.cat([d_read, y.neg()], dim=1), x.mT).view_as(scores)
+        # Above the diagonal the decay is 0 already; on it the system has a constant 1.
+        d_system = d_scores[:, 1]
+        d_system.diagonal(dim1=-2, dim2=-1).zero_()
+        along = d_system * scores[:, 1]
+        d_b = along.sum(-1, keepdim=True)
+        d_log_decay = along.mul_(b).addcmul_(d_scores[:, 0], scores[:, 0])
+        d_system.mul_(b)
         d_scores = d_scores.mul_(decay[:, None]).flatten(1, 2)
         d_qk = torch.bmm(d_scores, k)
 
@@ -127,7 +130,9 @@ class _ChunkedDelta(torch.autograd.Function):
         d_log_start = start * (d_q_state * q).sum(-1, keepdim=True) + start_b * along_k
         d_log_start[:, -1, 0] += start[:, -1, 0] * d_carry.diagonal(dim1=-2, dim2=-1).sum(-1)
         d_log_decay[:, -1] += (d_k_end * k_end).sum(-1)
-        d_log_a = torch.cat([d_log_start[..., 0], d_log_decay.flatten(1)], dim=1) @ sums_CS.T
+        d_log_a = torch.addmm(
+            d_log_start[..., 0] @ sums_CS[:, :chunk].T, d_log_decay.flatten(1), sums_CS[:, chunk:].T
+        )
         back = (join_chunks(d, *ctx.sizes) for d in (d_q, d_k, y_v * b, d_log_a, d_b[..., 0]))
         return *back, d_s, None
 

@@ -17,6 +17,9 @@ from blocks.attention import attention, attention_reference
 from blocks.ffn import keep_largest, keep_largest_reference
 from blocks.fox import forgetting_attention, forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
+from blocks.gla import gla_chunked, gla_reference
+from blocks.linear import linear_chunked, linear_reference
+from blocks.ttt import Inner, ttt_dual, ttt_reference
 
 Draw = Callable[[Generator], tuple[Tensor, ...]]
 B, T, H, K, V = 2, 130, 2, 8, 12
@@ -120,6 +123,75 @@ def _delta_decay(rng: Generator) -> tuple[Tensor, ...]:
     return _delta(rng, _unit(rng), torch.full((B, T, H), -20.0), torch.ones(B, T, H))
 
 
+def _delta_late_decay(rng: Generator) -> tuple[Tensor, ...]:
+    """One loss of 1000 at every tenth token, small ones that matter between: sums of both lose the small."""
+    log_a = -0.01 * torch.rand(B, T, H, dtype=torch.float64, generator=rng)
+    log_a[:, 5::10] = -1000.0
+    return _delta(rng, _unit(rng), log_a, torch.full((B, T, H), 0.5))
+
+
+# Gated linear attention: q, k, v, log a, s.
+
+
+def _gla(rng: Generator, log_a: Tensor, same: bool = False) -> tuple[Tensor, ...]:
+    q, k, v = normal(rng, B, T, H, K), normal(rng, B, T, H, K), normal(rng, B, T, H, V)
+    return q * K**-0.5, same_over_time(k) if same else k, v, log_a, normal(rng, B, H, K, V)
+
+
+def _gla_gates(rng: Generator) -> tuple[Tensor, ...]:
+    """Gate logits of +-80 without the temperature: each channel keeps all or loses 80 in one token."""
+    return _gla(rng, F.logsigmoid(80 * signs(rng, B, T, H, K)))
+
+
+def _gla_decay(rng: Generator) -> tuple[Tensor, ...]:
+    return _gla(rng, torch.full((B, T, H, K), -20.0, dtype=torch.float64))
+
+
+def _gla_late_decay(rng: Generator) -> tuple[Tensor, ...]:
+    log_a = -0.01 * torch.rand(B, T, H, K, dtype=torch.float64, generator=rng)
+    log_a[:, 5::10] = -1000.0
+    return _gla(rng, log_a)
+
+
+def _gla_same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    return _gla(rng, torch.full((B, T, H, K), -1e-3, dtype=torch.float64), same=True)
+
+
+# Linear attention: features of q and of k, v, s.
+
+
+def _linear_same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    q, k = (F.elu(normal(rng, B, T, H, K)) + 1 for _ in range(2))
+    return q, same_over_time(k), normal(rng, B, T, H, V), normal(rng, B, H, K, V)
+
+
+# Test-time training: q, k, v, rate, gain, bias, inner weights, step under way; five tokens into a mini-batch.
+
+
+def _inner_model(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+    *tokens, w, step = inputs
+    out, inner = form(*tokens, inner=Inner(w, step, 5), mini_batch=16, eps=1e-6)
+    return out, inner.w_BHJK, inner.step_BHJK
+
+
+def _ttt(rng: Generator, k: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
+    q, v = normal(rng, B, T, H, K), normal(rng, B, T, H, K)
+    gain, bias = 1 + normal(rng, H, K, scale=0.1), normal(rng, H, K, scale=0.1)
+    w, step = normal(rng, B, H, K + 1, K), normal(rng, B, H, K + 1, K, scale=0.1)
+    return q, k, v, rate, gain, bias, w, step
+
+
+def _ttt_same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    """One key over and over at the largest inner learning rate."""
+    rate = torch.full((B, T, H), 1 / K, dtype=torch.float64)
+    return _ttt(rng, same_over_time(normal(rng, B, T, H, K)), rate)
+
+
+def _ttt_gates(rng: Generator) -> tuple[Tensor, ...]:
+    """Logits of the inner learning rate of +-80: a step in full or none."""
+    return _ttt(rng, normal(rng, B, T, H, K), torch.sigmoid(80 * signs(rng, B, T, H)) / K)
+
+
 # The sparse activation: u.
 
 
@@ -156,7 +228,26 @@ CORES: dict[str, Core] = {
             "same_keys_twice": partial(_delta_same_keys, strength=2.0),
             "gates_80": _delta_gates,
             "decay_20": _delta_decay,
+            "late_decay": _delta_late_decay,
         },
+    ),
+    "gla": Core(
+        "gla",
+        gla_reference,
+        gla_chunked,
+        {
+            "gates_80": _gla_gates,
+            "decay_20": _gla_decay,
+            "late_decay": _gla_late_decay,
+            "same_keys": _gla_same_keys,
+        },
+    ),
+    "linear": Core("linear", linear_reference, linear_chunked, {"same_keys": _linear_same_keys}),
+    "ttt": Core(
+        "ttt",
+        partial(_inner_model, ttt_reference),
+        partial(_inner_model, ttt_dual),
+        {"same_keys": _ttt_same_keys, "gates_80": _ttt_gates},
     ),
     "keep_largest": Core(
         "sparse", partial(keep_largest_reference, k=5), partial(keep_largest, k=5), {"ties": _ties}
