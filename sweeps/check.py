@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from blocks import BLOCKS
@@ -20,7 +21,7 @@ from sweeps.form import OPTIMISER, Recipe, Value
 from sweeps.space import Choices, Path, SpaceError
 from synthetics.base import Task
 from synthetics.protocol import show_task
-from synthetics.splits import draw
+from synthetics.splits import draw, split_of
 
 __all__ = ["Problem", "problems"]
 
@@ -54,7 +55,7 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
 
 def _variables(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
     if (recipe.pattern is None) == (recipe.schedules is None):
-        path: Path = () if recipe.pattern is None else ("schedules",)
+        path: Path = ("pattern",) if recipe.pattern is None else ("schedules",)
         yield path, "give exactly one of pattern (a schedule with variables) and schedules (label: schedule)"
         return
     texts: dict[Path, str] = {("pattern",): recipe.pattern or ""}
@@ -161,10 +162,17 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
                 if task in seen:
                     yield ("tasks", i), f"{show_task(task)} is given twice (also as {seen[task]!r})"
                 seen[task] = text
-                for split in ("train", "valid", "test"):
-                    draw(task, split, 0, 32)
+                _can_be_drawn(task)
         except NotationError as exc:
             yield ("tasks", i), str(exc)
+
+
+def _can_be_drawn(task: Task) -> None:
+    """Raise TaskError if a split of ``task`` cannot be filled."""
+    rows = task.sample(np.random.default_rng(0), 64)
+    if len(set(split_of(rows.inputs_NT).tolist())) < 3:  # by chance once in 10^7; then look closely
+        for split in ("train", "valid", "test"):
+            draw(task, split, 0, 32)
 
 
 def _size(recipe: Recipe) -> Iterator[Problem]:

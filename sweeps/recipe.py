@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from blocks import BLOCKS
@@ -115,7 +114,7 @@ def loads(
         raise RecipeError("\n".join(_line(source, path, message) for path, message in wrong))
     recipe._text = text.decode() if isinstance(text, bytes) else text
     if given:
-        recipe._text = f"# {name} with {' '.join(given.values())}\n" + _dump(data)
+        recipe._text = f"# {name} with {' '.join(given.values())}\n" + yamlmarks.dump(data)
     return recipe
 
 
@@ -145,11 +144,6 @@ def _override(data: dict[Any, Any], override: str, given: dict[tuple[Any, ...], 
     part[path[-1]] = _read(value, flag).value
     given[path] = flag
     return data
-
-
-def _dump(data: Any) -> str:
-    """YAML of ``data`` that reads back as the same under 1.1 and 1.2 rules alike."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _line(source: _Source, path: Sequence[Any], message: str, at_key: bool = False) -> str:

@@ -13,9 +13,6 @@ from sweeps.trials import Trials
 
 __all__ = ["Roster"]
 
-PATIENCE = 1000
-"""Suggestions in a row that are no new schedule, after which a space counts as used up."""
-
 
 class Roster:
     """The candidates by trial number, in the order in which they joined.
@@ -47,12 +44,9 @@ class Roster:
     def grow(self) -> int | None:
         """The number of one more candidate, chosen by Optuna; None if the roster is full.
 
-        A space with fewer different schedules than asked for ends when no suggestion is new any more.
+        A space with fewer different schedules than asked for ends when every combination has been seen.
         """
-        for _ in range(PATIENCE):
-            suggestion = None if self.full else self._trials.suggest()
-            if suggestion is None:
-                break
+        while not self.full and (suggestion := self._trials.suggest()):
             if self._join(*suggestion):
                 return suggestion[0]
         self.wanted = len(self.candidates)

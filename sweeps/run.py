@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 
@@ -73,12 +73,6 @@ class Run:
             "code": code,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-    @property
-    def shape(self) -> Shape:
-        """What all blocks of the model share."""
-        norm = cast(Literal["rms", "rms_zero"], self.candidate.norm)
-        return Shape(dim=self.candidate.dim, heads=self.candidate.heads, norm=norm)
 
 
 def code_hash(blocks_file: Path | None = None) -> str:
@@ -143,14 +137,14 @@ def versions() -> dict[str, str]:
 def execute(run: Run, trial: int, code: str, table: Blocks = BLOCKS) -> list[dict[str, Any]]:
     """Train the run and return its rows. Bit for bit the same every time, ``seconds`` apart."""
     schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
-    return rows(run, fit(schedule, run.shape, task, run.training, run.seed), trial, code, table)
+    return rows(run, fit(schedule, run.candidate.shape, task, run.training, run.seed), trial, code, table)
 
 
 def flops_per_step(run: Run, table: Blocks = BLOCKS) -> float:
     """FLOPs of one training step: forward, and twice that for backward."""
     task = parse_task(run.task)
     schedule = parse(run.candidate.schedule, table)
-    per_token = flops_per_token(schedule, run.shape, task.vocab, task.tokens)
+    per_token = flops_per_token(schedule, run.candidate.shape, task.vocab, task.tokens)
     return 3.0 * per_token * task.tokens * run.training.batch
 
 
@@ -176,7 +170,7 @@ def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) 
         "status": outcome.status,
         "reason": outcome.reason,
         "code": code,
-        **_costs(schedule, run.shape, task, table),
+        **_costs(schedule, run.candidate.shape, task, table),
         **_task(run.task, task),
         **versions(),
     }

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, cast
 
 from blocks import BLOCKS
-from blocks.base import Block
+from blocks.base import Block, Shape
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
 from sweeps.form import OPTIMISER, Recipe, Value
 from synthetics import TASKS
@@ -25,6 +25,7 @@ __all__ = [
     "Candidate",
     "Choices",
     "SpaceError",
+    "at",
     "axes",
     "candidate",
     "candidates",
@@ -82,6 +83,11 @@ class Candidate:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def shape(self) -> Shape:
+        """What all blocks of the model share."""
+        return Shape(dim=self.dim, heads=self.heads, norm=cast(Literal["rms", "rms_zero"], self.norm))
+
+    @property
     def choices_json(self) -> str:
         """``choices`` as a JSON object."""
         return json.dumps(dict(self.choices))
@@ -125,6 +131,15 @@ def grid(recipe: Recipe) -> Iterator[Choices]:
     space = axes(recipe)
     for values in itertools.product(*space.values()):
         yield tuple(zip(space, values, strict=True))
+
+
+def at(recipe: Recipe, index: int) -> Choices:
+    """Combination number ``index`` of ``grid``, without walking there."""
+    chosen: list[tuple[str, Value]] = []
+    for name, values in reversed(axes(recipe).items()):
+        index, i = divmod(index, len(values))
+        chosen.append((name, values[i]))
+    return tuple(reversed(chosen))
 
 
 def label_of(recipe: Recipe, choices: Choices) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,8 +94,10 @@ class Trials:
                 self._numbers[choices] = self._enqueue(choices)
         return {choices: self._numbers[choices] for choices in wanted}
 
-    def suggest(self) -> tuple[int, Choices]:
-        """A new candidate's number and choices; never one that is known, as long as one is left."""
+    def suggest(self) -> tuple[int, Choices] | None:
+        """A new candidate's number and choices; None if every combination is known."""
+        if len(self._numbers) >= math.prod(map(len, self._axes.values())):
+            return None
         for _ in range(REPEATS):
             trial = self._study.ask(self._distributions)
             choices = self._choices(trial.params)

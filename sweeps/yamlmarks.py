@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Document", "Mark", "YamlError", "read"]
+__all__ = ["Document", "Mark", "YamlError", "dump", "read"]
 
 MAX_BYTES = 200_000
 MAX_DEPTH = 12
@@ -111,6 +111,23 @@ def read(text: str | bytes) -> Document:
     if node is not None:
         document.value = _build(node, (), document)
     return document
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer, which must also quote what only YAML 1.2 would take for a number."""
+
+
+def _write_text(dumper: _Dumper, text: str) -> yaml.Node:
+    number = any(pattern.match(text) for _, pattern, _ in _CORE)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if number else None)
+
+
+_Dumper.add_representer(str, _write_text)
+
+
+def dump(value: Any) -> str:
+    """YAML of plain data that ``read``, and any reader of YAML 1.1, takes for the same data."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _mark(part: Any) -> Mark:

@@ -1,0 +1,166 @@
+"""What a sweep would do, before it does anything: candidates with their costs, runs, estimated time."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from blocks import BLOCKS
+from blocks.base import Block
+from blocks.cost import counts, flops_per_token, params_by_part, state_size
+from blocks.schedule import parse
+from sweeps import space
+from sweeps.clock import Clock
+from sweeps.form import Recipe
+from sweeps.run import Run, runs_of
+from sweeps.space import Candidate
+from synthetics.fit import fit
+from synthetics.protocol import parse_task
+
+__all__ = ["Plan", "PlanRow", "measure", "plan"]
+
+CALIBRATION_SECONDS = 2.0
+SHOWN_OF_SAMPLED = 100
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One candidate. params, flops (forward, per token) and state are the largest over the recipe's tasks.
+
+    also: labels that come out as the same architecture and are not trained again.
+    """
+
+    label: str
+    schedule: str
+    params: int
+    flops: int
+    state: int
+    depth: int
+    n_linear: int
+    n_window: int
+    n_full: int
+    also: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole sweep. rows: every candidate, or examples of the space where Optuna chooses (``sampled``).
+
+    runs: of all rounds. seconds: estimated wall time of all rounds, every run using its whole budget, at
+    ``gflops`` (1e9 FLOP/s per worker); runs that solve their task early end early.
+    """
+
+    name: str
+    sampled: bool
+    candidates: int
+    space: int
+    tasks: tuple[str, ...]
+    optimiser_settings: int
+    rounds: int
+    runs: int
+    workers: int
+    gflops: float
+    seconds_per_round: float
+    seconds: float
+    rows: tuple[PlanRow, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dumps``."""
+        return asdict(self)
+
+
+def plan(
+    recipe: Recipe,
+    blocks: Mapping[str, type[Block]] = BLOCKS,
+    workers: int | None = None,
+    gflops: float | None = None,
+) -> Plan:
+    """What ``lab sweep`` would do with ``recipe``. The rate is measured where it is not given."""
+    workers = workers or len(os.sched_getaffinity(0))
+    sampled = space.is_sampled(recipe)
+    shown = _examples(recipe, blocks) if sampled else space.candidates(recipe, blocks)
+    count = int(recipe.trials) if sampled else len(shown)
+    tasks = space.task_texts(recipe)
+    runs = [run for candidate in shown for run in runs_of(recipe, candidate, tasks, recipe.first_seed)]
+    clock = Clock(blocks)
+    work = [clock.work(run) for run in runs]
+    if gflops is None:
+        middle = sorted(range(len(runs)), key=work.__getitem__)[len(runs) // 2]
+        gflops = measure(runs[middle], blocks)
+    one = max(sum(work) / workers, max(work)) * count / len(shown) / (gflops * 1e9)
+    settings = space.optimiser_count(recipe)
+    return Plan(
+        name=recipe.name,
+        sampled=sampled,
+        candidates=count,
+        space=space.size(recipe),
+        tasks=tuple(tasks),
+        optimiser_settings=settings,
+        rounds=recipe.seeds,
+        runs=count * len(tasks) * settings * recipe.seeds,
+        workers=workers,
+        gflops=gflops,
+        seconds_per_round=one,
+        seconds=one * recipe.seeds,
+        rows=tuple(_row(candidate, tasks, blocks) for candidate in shown),
+    )
+
+
+def _examples(recipe: Recipe, blocks: Mapping[str, type[Block]]) -> list[Candidate]:
+    """Candidates spread evenly over a space too large to list."""
+    every = space.size(recipe)
+    wanted = min(SHOWN_OF_SAMPLED, every)
+    found: dict[str, Candidate] = {}
+    for i in range(wanted):
+        try:
+            new = space.candidate(recipe, space.at(recipe, i * every // wanted), blocks)
+        except space.SpaceError:
+            continue
+        found.setdefault(new.arch, new)
+    return list(found.values())
+
+
+def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block]]) -> PlanRow:
+    schedule = parse(candidate.schedule, blocks)
+    shape = candidate.shape
+    sizes = [(task.vocab, task.tokens) for task in map(parse_task, tasks)]
+    number = counts(schedule)
+    return PlanRow(
+        label=candidate.label,
+        schedule=candidate.schedule,
+        params=max(sum(params_by_part(schedule, shape, v, blocks=blocks).values()) for v, _ in sizes),
+        flops=max(flops_per_token(schedule, shape, v, length) for v, length in sizes),
+        state=max(state_size(schedule, shape, length) for _, length in sizes),
+        depth=number.depth,
+        n_linear=number.linear,
+        n_window=number.window,
+        n_full=number.full,
+        also=candidate.also,
+    )
+
+
+def measure(run: Run, blocks: Mapping[str, type[Block]] = BLOCKS) -> float:
+    """GFLOP/s that this process reaches on ``run``, evaluations included, measured for about two seconds.
+
+    Set the thread count before (``sweeps.pool.use_one_thread``): a worker has one.
+    """
+    schedule, task = parse(run.candidate.schedule, blocks), parse_task(run.task)
+    # Rows for a short run only: drawing the whole training set is no part of a step.
+    few = replace(task, train_examples=min(task.train_examples, 4 * run.training.batch))  # type: ignore[type-var]
+    steps = 2
+    while True:
+        # Evaluations as often per step as in the run itself, so that their share is in the rate.
+        share = min(1.0, steps / run.training.eval_every)
+        rows = max(1, math.ceil(run.training.eval_examples * share))
+        training = replace(run.training, steps=steps, eval_every=steps, eval_examples=rows, stop=1.0)
+        started = time.perf_counter()
+        fit(schedule, run.candidate.shape, few, training, run.seed)
+        spent = time.perf_counter() - started
+        if spent > CALIBRATION_SECONDS / 4 or steps >= 256:
+            work = Clock(blocks).work(replace(run, training=training))
+            return work / spent / 1e9
+        steps *= 2

@@ -1,0 +1,115 @@
+"""The Optuna study: candidates are never lost nor doubled, whatever moment a sweep was killed at."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from blocks import BLOCKS
+from sweeps import results, space
+from sweeps.recipe import Recipe, loads
+from sweeps.roster import Roster
+from sweeps.trials import Trials, mean_score
+
+TEXT = "name: x\npattern: a*gdn + b*fox\ntasks: recall\nsearch: {a: [1:1, 2, 3, 4], b: [1, 2.0e0, 3]}\n"
+
+
+def recipe(*overrides: str) -> Recipe:
+    return loads(TEXT, "x", ("search.b=[1, 2, 3]", *overrides))
+
+
+def test_a_grid_is_enqueued_once(tmp_path: Path) -> None:
+    every = space.candidates(recipe())
+    numbers = Trials(tmp_path, recipe()).enqueue(every)
+    assert list(numbers.values()) == list(range(12))
+    trials = Trials(tmp_path, recipe())
+    assert trials.enqueue(every) == numbers == trials.known
+    trials.tell(3, 0.5)
+    assert Trials(tmp_path, recipe()).is_told(3)
+    # Other values are another study; the first is found again after it.
+    other = recipe("search.a=[1, 2]")
+    assert len(Trials(tmp_path, other).enqueue(space.candidates(other))) == 6
+    assert Trials(tmp_path, recipe()).known == numbers
+
+
+def test_suggestions_are_new_until_the_space_is_used_up(tmp_path: Path) -> None:
+    trials = Trials(tmp_path, recipe())
+    found: list[space.Choices] = []
+    for i in range(12):
+        suggestion = trials.suggest()
+        assert suggestion is not None
+        number, choices = suggestion
+        found.append(choices)
+        trials.tell(number, 0.1 * i)
+        if i % 4 == 3:  # a new coordinator every few candidates
+            trials = Trials(tmp_path, recipe())
+            assert list(trials.known) == found
+    assert set(found) == set(space.grid(recipe()))
+    assert trials.suggest() is None
+
+
+def test_killed_at_any_byte_of_the_journal(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    every = space.candidates(recipe())
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    trials = Trials(whole, recipe())
+    numbers = trials.enqueue(every)
+    trials.tell(0, 1.0)
+    journal = (whole / "study.log").read_bytes()
+    for i in range(12):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "study.log").write_bytes(journal[: rng.randrange(len(journal))])
+        (folder / "study.log.lock").symlink_to("study.log")
+        results.tidy(folder)
+        assert Trials(folder, recipe()).enqueue(every) == numbers
+        assert Trials(folder, recipe()).known == numbers
+
+
+def test_a_sampled_roster_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = Roster(tmp_path, recipe("trials=5"), BLOCKS)
+    found = [first.grow() for _ in range(3)]
+    again = Roster(tmp_path, recipe("trials=5"), BLOCKS)
+    assert list(again.candidates) == found
+    assert again.candidates == first.candidates
+    assert [again.grow() is None for _ in range(3)] == [False, False, True]
+    assert len({c.arch for c in again.candidates.values()}) == 5
+
+
+def test_a_roster_ends_when_no_schedule_is_new(tmp_path: Path) -> None:
+    # Two spellings of one block: eight combinations, four schedules.
+    doubled = loads(
+        "name: x\npattern: a*m\ntasks: recall\ntrials: 7\nsearch: {a: [1, 2, 3, 4], m: [gdn, gdn()]}\n"
+    )
+    roster = Roster(tmp_path, doubled, BLOCKS)
+    while roster.grow() is not None:
+        pass
+    assert len(roster.candidates) == roster.wanted == 4
+
+
+FINALS = pl.DataFrame(
+    {
+        "task": ["a", "a", "a", "a", "b", "b"],
+        "setting": ["a1", "a2", "a1", "a2", "b1", "b1"],
+        "lr": [0.1, 0.1, 0.2, 0.2, 0.1, 0.2],
+        "weight_decay": [0.0] * 6,
+        "acc_valid": [0.9, 0.1, 0.6, 0.6, 0.2, 0.3],
+        "auc_valid": [0.9, 0.9, 0.1, 0.1, 0.2, 0.3],
+        "acc": [0.8, 0.2, 0.5, 0.7, 0.4, 0.1],
+        "auc": [0.5, 0.3, 0.9, 0.9, 0.0, 0.2],
+        "steps": [100] * 6,
+        "steps_to": [10, None, 30, 30, None, 50],
+    }
+)
+
+
+@pytest.mark.parametrize(("score", "value"), [("accuracy", 0.35), ("auc", 0.3), ("steps", -52.5)])
+def test_the_best_rate_is_chosen_on_validation_per_family(score: str, value: float) -> None:
+    rng = random.Random(0)
+    for _ in range(5):
+        order = rng.sample(range(len(FINALS)), len(FINALS))
+        assert mean_score(FINALS[order], score) == pytest.approx(value)
