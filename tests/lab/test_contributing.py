@@ -4,6 +4,8 @@ import inspect
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from synthetics import TASKS
 from synthetics.protocol import parse_task, show_task
 from synthetics.splits import draw
 
-PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SHELL = [
     line
     for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -22,10 +25,20 @@ SHELL = [
 
 
 def test_the_page_shows_commands() -> None:
-    assert len(SHELL) >= 5 and all(line.startswith("lab ") for line in SHELL)
+    assert len(SHELL) >= 5 and {line.split()[0] for line in SHELL} == {"lab", "pytest"}
 
 
-@pytest.mark.parametrize("line", SHELL)
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("pytest ")])
+def test_the_block_keeps_the_contract(line: str, workplace: Path) -> None:
+    words = [str(workplace / word) if word == "my_blocks.py" else word for word in shlex.split(line)]
+    # A process of its own: the options and registries of pytest are global to one.
+    command = [sys.executable, "-m", *words, "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("lab ")])
 def test_every_command_runs(line: str, answer, workplace: Path) -> None:
     assert answer(*shlex.split(line)[1:])
 
