@@ -146,8 +146,11 @@ def test_mqar_pairs_come_first_and_each_key_is_asked_for_once() -> None:
         assert (first_same(ids) == np.arange(5)).all()
     for i in range(200):
         assert dict(zip(keys[i], values[i], strict=True)) == dict(zip(asked[i], answer[i], strict=True))
-    filler = draw(MQAR(vocab=20, length=40, pairs=5, random_filler=False), "test", SEED, 50)
-    assert ((filler.inputs_NT != 0).sum(axis=1) == 15).all()
+    filler = np.bincount(batch.inputs_NT[:, 10:][batch.targets_NT[:, 10:] == IGNORE], minlength=20)
+    expected = 200 * 25 / 20
+    assert (np.abs(filler - expected) < 4.5 * np.sqrt(expected)).all()
+    plain = draw(MQAR(vocab=20, length=40, pairs=5, random_filler=False), "test", SEED, 50)
+    assert ((plain.inputs_NT != 0).sum(axis=1) == 15).all()
 
 
 @pytest.mark.parametrize(("power", "first_slot"), [(1.0, 4 / 32), (0.01, None)])

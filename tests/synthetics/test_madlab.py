@@ -34,7 +34,8 @@ def recall_figures(batch: Batch, keys: int, content: int) -> Figures:
         ),
         "noise": (inputs >= content).sum(axis=1),
         "noise in the last quarter": (inputs[:, -32:] >= content).sum(axis=1),
-        "first key": inputs[:, -1],
+        "probe": inputs[:, -1],
+        "earlier occurrences of the probe": (inputs[:, :-1] == inputs[:, -1:]).sum(axis=1),
     }
     if not scored.all():
         lags = [last_lags(row, where) for row, where in zip(inputs, scored, strict=True)]
@@ -51,7 +52,8 @@ def fuzzy_figures(batch: Batch, keys: int, pad: int) -> Figures:
     """Per row: pads, scored positions, number and sizes of motifs, repeats, kind of token by position."""
     inputs, scored = batch.inputs_NT, batch.targets_NT != IGNORE
     is_key = inputs < keys
-    pairs = [pairs_of(row, keys, pad) for row in inputs]
+    whole = np.concatenate([inputs, batch.targets_NT[:, -1:]], axis=1)
+    pairs = [pairs_of(row, keys, pad) for row in whole]
     figures = {
         "pads": (inputs == pad).sum(axis=1),
         "scored": scored.sum(axis=1),
@@ -60,7 +62,9 @@ def fuzzy_figures(batch: Batch, keys: int, pad: int) -> Figures:
         "pairs": np.array([len(row) for row in pairs]),
         "repeated pairs": np.array([len(row) - len(set(row)) for row in pairs]),
         "key size": np.array([np.mean([len(key) for key, _ in row]) for row in pairs]),
-        "value size": np.array([np.mean([len(value) for _, value in row[:-1]]) for row in pairs]),
+        "value size": np.array([np.mean([len(value) for _, value in row]) for row in pairs]),
+        "earlier occurrences of the probe": np.array([keys.count(keys[-1]) - 1 for keys in keys_of(pairs)]),
+        "place of the probe": np.array([keys.index(keys[-1]) for keys in keys_of(pairs)]),
         "ids per key": np.array([np.mean([sum(key) for key, _ in row]) for row in pairs]),
     }
     return figures | {f"key at {t}": is_key[:, t] for t in (8, 64, 110, 120, 126)}
@@ -70,7 +74,11 @@ def pairs_of(row: np.ndarray, keys: int, pad: int) -> list[tuple[tuple[int, ...]
     tokens = row[row != pad]
     runs = np.split(tokens, np.flatnonzero(np.diff((tokens < keys).astype(int))) + 1)
     motifs = [tuple(run.tolist()) for run in runs]
-    return list(zip(motifs[::2], motifs[1::2], strict=False))
+    return list(zip(motifs[::2], motifs[1::2], strict=True))
+
+
+def keys_of(pairs: list[list[tuple[tuple[int, ...], tuple[int, ...]]]]) -> list[list[tuple[int, ...]]]:
+    return [[key for key, _ in row] for row in pairs]
 
 
 def copying_figures(batch: Batch, blank: int) -> Figures:
@@ -124,7 +132,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (5.1719, 0.9045),
         "noise": (0.0000, 0.0000),
         "noise in the last quarter": (0.0000, 0.0000),
-        "first key": (3.6895, 2.2315),
+        "probe": (3.6895, 2.2315),
+        "earlier occurrences of the probe": (7.9922, 2.5418),
     },
     ("recall", "test"): {
         "scored": (56.0059, 0.0763),
@@ -132,7 +141,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (5.2539, 0.8716),
         "noise": (0.0000, 0.0000),
         "noise in the last quarter": (0.0000, 0.0000),
-        "first key": (3.5352, 2.3080),
+        "probe": (3.5352, 2.3080),
+        "earlier occurrences of the probe": (7.9414, 2.6296),
         "lag": (13.9147, 0.7972),
         "lag up to 2": (0.1402, 0.0460),
         "lag up to 16": (0.7060, 0.0444),
@@ -145,7 +155,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (29.9629, 2.4013),
         "noise": (0.0000, 0.0000),
         "noise in the last quarter": (0.0000, 0.0000),
-        "first key": (31.5605, 18.5155),
+        "probe": (31.5605, 18.5155),
+        "earlier occurrences of the probe": (1.5879, 0.8173),
     },
     ("recall(vocab=128)", "test"): {
         "scored": (23.7520, 2.6337),
@@ -153,7 +164,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (30.0508, 2.5429),
         "noise": (0.0000, 0.0000),
         "noise in the last quarter": (0.0000, 0.0000),
-        "first key": (30.4629, 18.1418),
+        "probe": (30.4629, 18.1418),
+        "earlier occurrences of the probe": (1.5449, 0.7743),
         "lag": (37.3751, 5.1671),
         "lag up to 2": (0.0420, 0.0415),
         "lag up to 16": (0.2984, 0.0960),
@@ -166,7 +178,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (5.2793, 0.9386),
         "noise": (24.8789, 6.4215),
         "noise in the last quarter": (6.3281, 3.0920),
-        "first key": (3.4863, 2.2604),
+        "probe": (3.4863, 2.2604),
+        "earlier occurrences of the probe": (6.2148, 2.3118),
     },
     ("noisy_recall", "test"): {
         "scored": (43.6660, 3.2331),
@@ -174,7 +187,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (5.2988, 0.8720),
         "noise": (24.6758, 6.4666),
         "noise in the last quarter": (5.9531, 3.1008),
-        "first key": (3.5215, 2.3897),
+        "probe": (3.5215, 2.3897),
+        "earlier occurrences of the probe": (6.4277, 2.3541),
         "lag": (16.7089, 1.5380),
         "lag up to 2": (0.1139, 0.0496),
         "lag up to 16": (0.6308, 0.0596),
@@ -187,7 +201,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (4.6270, 1.0017),
         "noise": (99.2734, 6.0379),
         "noise in the last quarter": (24.5059, 3.0948),
-        "first key": (3.3828, 2.2582),
+        "probe": (3.3828, 2.2582),
+        "earlier occurrences of the probe": (2.0703, 1.1123),
     },
     ("noisy_recall(frac_noise=0.8)", "test"): {
         "scored": (7.9336, 2.6596),
@@ -195,7 +210,8 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "distinct values": (4.6738, 0.8823),
         "noise": (98.9336, 6.2309),
         "noise in the last quarter": (24.2676, 3.1063),
-        "first key": (3.4844, 2.2938),
+        "probe": (3.4844, 2.2938),
+        "earlier occurrences of the probe": (2.0977, 1.1085),
         "lag": (36.1027, 11.7593),
         "lag up to 2": (0.0435, 0.0768),
         "lag up to 16": (0.3107, 0.1641),
@@ -207,11 +223,13 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "scored": (128.0000, 0.0000),
         "scored in the first half": (64.0000, 0.0000),
         "keys": (62.3184, 3.5070),
-        "pairs": (30.5332, 1.8122),
-        "repeated pairs": (5.6270, 2.5116),
-        "key size": (2.0224, 0.1490),
-        "value size": (1.9941, 0.1784),
-        "ids per key": (6.0424, 0.6355),
+        "pairs": (30.8789, 1.8278),
+        "repeated pairs": (6.6094, 2.5155),
+        "key size": (2.0239, 0.1486),
+        "value size": (1.9952, 0.1742),
+        "earlier occurrences of the probe": (1.3145, 0.7531),
+        "place of the probe": (12.8613, 8.9736),
+        "ids per key": (6.0523, 0.6326),
         "key at 8": (0.5137, 0.4998),
         "key at 64": (0.5215, 0.4995),
         "key at 110": (0.5078, 0.4999),
@@ -223,11 +241,13 @@ MADLAB: Mapping[tuple[str, Split], Mapping[str, tuple[float, float]]] = {
         "scored": (4.4629, 2.4492),
         "scored in the first half": (0.6035, 1.1730),
         "keys": (74.2559, 2.7413),
-        "pairs": (24.4238, 0.8806),
-        "repeated pairs": (1.1641, 1.0061),
+        "pairs": (24.7520, 0.9138),
+        "repeated pairs": (2.1504, 1.0111),
         "key size": (3.0000, 0.0000),
-        "value size": (2.0165, 0.1773),
-        "ids per key": (9.0193, 0.5668),
+        "value size": (2.0184, 0.1809),
+        "earlier occurrences of the probe": (1.0430, 0.2690),
+        "place of the probe": (11.2578, 6.7933),
+        "ids per key": (9.0157, 0.5706),
         "key at 8": (0.6504, 0.4768),
         "key at 64": (0.5938, 0.4911),
         "key at 110": (0.6094, 0.4879),

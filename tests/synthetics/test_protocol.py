@@ -8,6 +8,7 @@ import pytest
 
 from synthetics import TASKS, TaskError
 from synthetics.protocol import SUITES, parse_task, settings, show_task
+from synthetics.recall import Recall
 
 EVERY = [task for suite in SUITES for task in settings(suite)]
 
@@ -132,4 +133,4 @@ def test_an_unknown_suite_is_refused() -> None:
 
 def test_a_task_made_in_python_is_held_to_the_same_types() -> None:
     with pytest.raises(TaskError, match="vocab is '16'; it must be a whole number"):
-        TASKS["recall"](vocab="16")
+        Recall(vocab="16")  # type: ignore[arg-type]
