@@ -93,6 +93,30 @@ def test_a_clear_difference_is_seen_and_the_cheap_near_equal_is_offered():
     assert tight.cheapest == tight.best.label
 
 
+def test_a_gap_within_the_margin_is_not_enough_its_bound_must_be():
+    gap = ranking(make_frame()).rows[1].gap
+    narrow = ranking(make_frame(), margin=gap + 1e-9).rows[1]
+    assert narrow.bound is not None and narrow.bound > gap and narrow.within is False
+    assert ranking(make_frame(), margin=narrow.bound + 1e-9).rows[1].within is True
+
+
+def test_p_is_corrected_in_the_family_of_all_pairs():
+    found = ranking(make_frame(labels=("r=3", "r=4", "r=5", "r=6")))
+    values = {
+        (str(label), str(task)): part.sort("seed")["value"].to_numpy()
+        for (label, task), part in board(make_frame(labels=("r=3", "r=4", "r=5", "r=6"))).cells.group_by(
+            "label", "task"
+        )
+    }
+    pairs = list(itertools.combinations([row.label for row in found.rows], 2))
+    tasks = ("recall", "copying")
+    raw = [estimate([values[a, task] - values[b, task] for task in tasks]).p_value() or 0.0 for a, b in pairs]
+    expected = dict(zip(pairs, holm(raw), strict=True))
+    assert len(pairs) == 6
+    for row in found.rows[1:]:
+        assert row.p == pytest.approx(expected[found.best.label, row.label])
+
+
 def test_cheapest_is_by_state_then_flops_then_parameters():
     frame = make_frame(curve=lambda *_: flat(0.5), state=lambda _: 700)
     assert ranking(frame).cheapest == "r=5"  # fewest FLOPs

@@ -84,6 +84,7 @@ def test_one_stuck_task_among_others_is_named():
     end = {"recall": 0.5, "copying": 1.0}
     text = say(make_frame(curve=lambda _l, task, *_: flat(end[task])))
     assert "copying is at its ceiling for every schedule, which separates nothing" in text
+    assert "cannot separate" not in text
 
 
 def test_what_diverged_is_counted_and_who_waits_is_named():
