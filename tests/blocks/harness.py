@@ -18,7 +18,7 @@ from blocks.schedule import parse
 from tests.blocks.tolerances import EXACT
 from tests.blocks.variants import VARIANTS
 
-SHAPE = Shape(dim=16, heads=2)
+SHAPE = Shape(dim=32, heads=4)
 LENGTHS = (1, 2, 63, 64, 65, 130)
 BATCH = 2
 NAMES = Path(__file__).with_name("state_dict_names.json")

@@ -35,7 +35,7 @@ from tests.blocks.variants import VARIANTS
 
 Blocks = Mapping[str, type[Block]]
 lengths = pytest.mark.parametrize("length", LENGTHS)
-SHAPES = (SHAPE, Shape(dim=24, heads=3, norm="rms_zero"))
+SHAPES = (SHAPE, Shape(dim=8, heads=2, norm="rms_zero"))
 
 
 @pytest.fixture
@@ -124,18 +124,22 @@ def test_any_split_gives_the_unsplit_output_and_state(block: Block, length: int)
 
 def test_state_is_a_value(block: Block) -> None:
     """Nothing stays on the module, nothing passed in is written to, training mode changes nothing."""
-    module, x = build(block), noise(BATCH, 9, SHAPE.dim)
+    module, x = build(block).eval(), noise(BATCH, 9, SHAPE.dim)
     before = {k: v.clone() for k, v in module.state_dict().items()}
+    kept = [dict(vars(part)) for part in module.modules()]
     with torch.no_grad():
         _, state = module(x)
         held = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
         first, _ = module(x, state)
-        again, _ = module.eval()(x, state)
+        again, _ = module.train()(x, state)
         fresh, _ = module(x, {})
         assert_same_state(dict(state), held, "the state passed in")
         assert torch.equal(first, again), "the same call twice, training and evaluation, gives two answers"
         assert torch.equal(fresh, module(x)[0]), "state={} is not a fresh start"
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    for part, old in zip(module.eval().modules(), kept, strict=True):
+        changed = [k for k, v in vars(part).items() if k not in old or old[k] is not v]
+        assert not changed, f"a call leaves {changed} on {type(part).__name__}"
 
 
 # 5. Fast = reference.

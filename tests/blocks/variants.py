@@ -5,14 +5,14 @@ A block without a row is tried with its defaults alone.
 
 VARIANTS: dict[str, list[str]] = {
     "attn": [
-        "attn(kv_heads=1, rope=0.5, qk_norm=True)",
+        "attn(kv_heads=2, rope=0.5, qk_norm=True)",
         "attn(rope=0)",
         "attn(window=1)",
         "attn(window=5, kv_heads=1)",
         "attn(window=64, base=500)",
     ],
     "fox": [
-        "fox(kv_heads=1, forget_bias=3)",
+        "fox(kv_heads=2, forget_bias=3)",
         "fox(output_gate='sigmoid', output_norm=True, qk_norm=True, conv=4)",
         "fox(output_gate='silu', conv=1)",
     ],
