@@ -72,7 +72,8 @@ class Block(Protocol):
     """The protocol of a registry entry; implementations are ``@dataclass(frozen=True, kw_only=True)``.
 
     ``build`` returns a module with ``forward(x_BTD, state=None, context=None) -> (y_BTD, state)``; it has
-    neither a pre-norm nor a residual of its own, which belong to the model.
+    neither a pre-norm nor a residual of its own, which belong to the model. The module names its last
+    projection ``out``: the model starts that one smaller the more blocks there are.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -69,7 +69,7 @@ class _SwiGLU(nn.Module):
         self.select = select
         self.gate = nn.Linear(dim, hidden, bias=False)
         self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.out = nn.Linear(hidden, dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
@@ -77,7 +77,7 @@ class _SwiGLU(nn.Module):
         u_BTF = F.silu(self.gate(x_BTD)) * self.up(x_BTD)
         if self.select is not None:
             u_BTF = self.select(u_BTF)
-        return self.down(u_BTF), {}
+        return self.out(u_BTF), {}
 
 
 class _MLP(nn.Module):
@@ -85,12 +85,12 @@ class _MLP(nn.Module):
         super().__init__()
         self.act = act
         self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
+        self.out = nn.Linear(hidden, dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
-        return self.down(self.act(self.up(x_BTD))), {}
+        return self.out(self.act(self.up(x_BTD))), {}
 
 
 def _hidden(name: str, expand: float, dim: int) -> int:
