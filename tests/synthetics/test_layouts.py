@@ -146,6 +146,7 @@ def test_mqar_pairs_come_first_and_each_key_is_asked_for_once() -> None:
         assert (first_same(ids) == np.arange(5)).all()
     for i in range(200):
         assert dict(zip(keys[i], values[i], strict=True)) == dict(zip(asked[i], answer[i], strict=True))
+    assert (task.solve(batch.inputs_NT)[(batch.inputs_NT < 1) | (batch.inputs_NT >= 10)] == -1).all()
     filler = np.bincount(batch.inputs_NT[:, 10:][batch.targets_NT[:, 10:] == IGNORE], minlength=20)
     expected = 200 * 25 / 20
     assert (np.abs(filler - expected) < 4.5 * np.sqrt(expected)).all()
