@@ -5,9 +5,12 @@ B batch, T time, D width, C channels, H heads, K head width, W kernel width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from blocks.base import Shape, at_least_fp32
 
@@ -67,6 +70,34 @@ def rope(x_BTHK: Tensor, start: int, rotary: int, base: float = 10_000.0) -> Ten
     return torch.cat(turned, dim=-1)
 
 
+class _Taps(torch.autograd.Function):
+    """y[t] = sum_i weight[:, i] padded[t + i], by shifted adds, with its backward pass.
+
+    On CPU several times faster than a grouped conv1d of so few taps, and half the time of autograd on the
+    same adds, which makes a tensor of zeros for every slice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        padded_BSC, taps = tensors[0], tensors[1].T.contiguous()
+        length = padded_BSC.shape[1] - len(taps) + 1
+        y = padded_BSC[:, :length] * taps[0]
+        for i in range(1, len(taps)):
+            y.addcmul_(padded_BSC[:, i : i + length], taps[i])
+        ctx.save_for_backward(padded_BSC, taps)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (padded_BSC, taps), d_y = ctx.saved_tensors, grad_outputs[0]
+        length, d_padded, d_taps = d_y.shape[1], torch.zeros_like(padded_BSC), []
+        for i, tap in enumerate(taps):
+            d_padded[:, i : i + length].addcmul_(d_y, tap)
+            d_taps.append((d_y * padded_BSC[:, i : i + length]).sum((0, 1)))
+        return d_padded, torch.stack(d_taps, dim=1)
+
+
 class ShortConv(nn.Module):
     """Causal depthwise convolution over the last ``width`` tokens, then SiLU if ``act``.
 
@@ -81,12 +112,8 @@ class ShortConv(nn.Module):
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
 
     def forward(self, x_BTC: Tensor, tail: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        length = x_BTC.shape[1]
         if tail is None:
             tail = x_BTC.new_zeros(x_BTC.shape[0], self.width - 1, x_BTC.shape[2])
         padded = torch.cat([tail.to(x_BTC.dtype), x_BTC], dim=1)
-        # Shifted adds: several times faster on CPU than a grouped conv1d of so few taps.
-        y = padded[:, :length] * self.weight[:, 0]
-        for i in range(1, self.width):
-            y = y + padded[:, i : i + length] * self.weight[:, i]
-        return (F.silu(y) if self.act else y), padded[:, length:]
+        y = _Taps.apply(padded, self.weight)
+        return (F.silu(y) if self.act else y), padded[:, x_BTC.shape[1] :]
