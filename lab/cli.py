@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -56,18 +55,14 @@ for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code; errors are told on stderr.
 
-    0 done; 1 a check that failed, or a bug (with its traceback); 2 bad input (one sentence); 130 Ctrl-C.
+    0 done; 1 a check that failed, a bug (with its traceback), or a reader of stdout that has left (typer ends
+    quietly there); 2 bad input (one sentence); 130 Ctrl-C.
     """
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(given or ["--help"], prog_name="lab", standalone_mode=False)
-        sys.stdout.flush()
     except TyperException as exc:
         return _usage(exc)
-    except BrokenPipeError:
-        # The reader has gone, as in `lab blocks | head -1`; nothing is left to say, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as exc:
