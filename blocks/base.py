@@ -73,7 +73,7 @@ class Block(Protocol):
 
     ``build`` returns a module with ``forward(x_BTD, state=None, context=None) -> (y_BTD, state)``; it has
     neither a pre-norm nor a residual of its own, which belong to the model. The module names its last
-    projection ``out``: the model starts that one smaller the more blocks there are.
+    projection ``out``: a mixer's the model starts smaller the more blocks there are.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

@@ -23,9 +23,9 @@ ModelState = Sequence[Sequence[State]]
 class Stack(nn.Module):
     """The residual stack: for each block in turn, x = x + block(norm(x)).
 
-    The last projection of every block (a module names it ``out``) starts divided by the square root of the
-    number of blocks (Radford et al. 2019, sec. 2.3), so that the stream's scale at the start does not grow
-    with depth. At depth 20 this and the embedding's scale decide whether anything is learned in 300 steps.
+    The last projection of every mixer (a module names it ``out``) starts divided by the square root of the
+    number of blocks (Radford et al. 2019, sec. 2.3), so that what many mixers add at the start does not drown
+    the tokens. Channel mixers start small by themselves, and scaled too they slow learning down (see LOG.md).
     """
 
     def __init__(self, schedule: Schedule, shape: Shape, kernel: Kernel = "auto") -> None:
@@ -37,9 +37,11 @@ class Stack(nn.Module):
             )
             for layer in schedule
         )
-        blocks = [part["block"] for layer in self.layers for part in layer]  # pyright: ignore
-        for block in blocks:
-            if isinstance(out := getattr(block, "out", None), nn.Linear):
+        blocks = [block for layer in schedule for block in layer]
+        modules = [part["block"] for layer in self.layers for part in layer]  # pyright: ignore
+        for block, module in zip(blocks, modules, strict=True):
+            out = getattr(module, "out", None)
+            if block.role != "channel" and isinstance(out, nn.Linear):
                 out.weight.data *= len(blocks) ** -0.5
 
     def forward(
