@@ -121,7 +121,7 @@ def sweep(
 
     Raises SweepError or ResultsError; KeyboardInterrupt passes through, with every finished run stored.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise SweepError(f"workers is {workers}; at least one is needed")
     if time_limit is not None and not time_limit > 0:

@@ -293,7 +293,7 @@ def test_places_where_no_sweep_can_be(tmp_path: Path) -> None:
         with pytest.raises((SweepError, results.ResultsError), match=name):
             sweep(tiny(), tmp_path / name, workers=1)
     assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["thesis.tex"]
-    for wrong in ({"workers": -1}, {"time_limit": 0.0}):
+    for wrong in ({"workers": -1}, {"workers": 0}, {"time_limit": 0.0}):
         with pytest.raises(SweepError):
             sweep(tiny(), tmp_path / "new", **wrong)  # type: ignore[arg-type]
 
