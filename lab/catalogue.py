@@ -112,11 +112,11 @@ def sample(
     batch = draw(setting, split, seed, count)
     text = show_task(setting)
     if out is not None:
-        _write_npz(out, text, inputs=batch.inputs_NT, targets=batch.targets_NT)
+        _write_npz(out, text, inputs=batch.inputs, targets=batch.targets)
         about_file = {"task": text, "split": split, "seed": seed, "instances": count, "file": str(out)}
         emit(about_file) if json else say(f"{plural(count, 'instance')} of {text}: {out}")
     elif json:
-        arrays = {"inputs": batch.inputs_NT.tolist(), "targets": batch.targets_NT.tolist()}
+        arrays = {"inputs": batch.inputs.tolist(), "targets": batch.targets.tolist()}
         emit({"task": text, "split": split, "seed": seed, **arrays})
     else:
         say("\n\n".join(draw_text(batch, row) for row in range(count)))

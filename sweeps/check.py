@@ -170,7 +170,7 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
 def _can_be_drawn(task: Task) -> None:
     """Raise TaskError if a split of ``task`` cannot be filled."""
     rows = task.sample(np.random.default_rng(0), 64)
-    if len(set(split_of(rows.inputs_NT).tolist())) < 3:  # by chance once in 10^7; then look closely
+    if len(set(split_of(rows.inputs).tolist())) < 3:  # by chance once in 10^7; then look closely
         for split in ("train", "valid", "test"):
             draw(task, split, 0, 32)
 

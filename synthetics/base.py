@@ -51,13 +51,13 @@ class TaskError(NotationError):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Instances: ``inputs_NT`` token ids, ``targets_NT`` the answer at each position, or IGNORE; int64."""
+    """Instances: ``inputs`` token ids, ``targets`` the answer at each position, or IGNORE; int64, [N, T]."""
 
-    inputs_NT: np.ndarray
-    targets_NT: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.inputs_NT)
+        return len(self.inputs)
 
 
 @runtime_checkable
@@ -164,7 +164,7 @@ def distinct(rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int)
 
 def draw_text(batch: Batch, row: int = 0) -> str:
     """Row ``row`` as two aligned lines: the input, and below it the scored answers (a dot where none is)."""
-    inputs, targets = batch.inputs_NT[row], batch.targets_NT[row]
+    inputs, targets = batch.inputs[row], batch.targets[row]
     answers = ["." if target == IGNORE else str(target) for target in targets.tolist()]
     width = max(len(str(inputs.max())), *map(len, answers))
     lines = (("input ", map(str, inputs.tolist())), ("target", answers))

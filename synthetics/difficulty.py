@@ -42,9 +42,9 @@ def profile(task: Task, window: int = 32) -> Profile:
 def chance(task: Task, seed: int = 0) -> float:
     """Accuracy on ``test`` of the one answer most frequent on ``valid``: the best without the input."""
     valid, test = draw(task, "valid", seed, EXAMPLES), draw(task, "test", seed, EXAMPLES)
-    answers = valid.targets_NT[valid.targets_NT != IGNORE]
+    answers = valid.targets[valid.targets != IGNORE]
     favourite = np.bincount(answers, minlength=task.vocab).argmax()
-    return float((test.targets_NT[test.targets_NT != IGNORE] == favourite).mean())
+    return float((test.targets[test.targets != IGNORE] == favourite).mean())
 
 
 def ceiling(task: Task, seed: int = 0) -> float:
@@ -56,7 +56,7 @@ def ceiling(task: Task, seed: int = 0) -> float:
     if not isinstance(task, Memorization):
         return 1.0
     train, test = draw(task, "train", seed, task.train_examples), draw(task, "test", seed, EXAMPLES)
-    return float(np.isin(task.queries(test.inputs_NT), task.queries(train.inputs_NT)).mean())
+    return float(np.isin(task.queries(test.inputs), task.queries(train.inputs)).mean())
 
 
 def window_share(task: Task, window: int, seed: int = 0) -> float | None:
@@ -74,16 +74,16 @@ def window_share(task: Task, window: int, seed: int = 0) -> float | None:
 
 def _early(task: Task, batch: Batch, window: int) -> np.ndarray:
     """Whether each scored position among the first ``window`` is solved; they see all there is."""
-    targets = batch.targets_NT[:, :window]
-    return (task.solve(batch.inputs_NT[:, :window]) == targets)[targets != IGNORE]
+    targets = batch.targets[:, :window]
+    return (task.solve(batch.inputs[:, :window]) == targets)[targets != IGNORE]
 
 
 def _late(task: Task, batch: Batch, window: int) -> list[np.ndarray]:
     """The same for the scored positions after those, from a window each, in pieces that fit in memory."""
     if window >= task.tokens:
         return []
-    views = np.lib.stride_tricks.sliding_window_view(batch.inputs_NT, window, axis=1)[:, 1:]
-    targets = batch.targets_NT[:, window:]
+    views = np.lib.stride_tricks.sliding_window_view(batch.inputs, window, axis=1)[:, 1:]
+    targets = batch.targets[:, window:]
     rows, starts = np.nonzero(targets != IGNORE)
     step = max(PIECE // window, 1)
     pieces = [(rows[i : i + step], starts[i : i + step]) for i in range(0, len(rows), step)]

@@ -147,7 +147,7 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
 def _batches(data: Batch, training: Training, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """``training.steps`` batches; every pass over the data in a new order."""
     rng = np.random.default_rng(_seed("order", seed))
-    inputs_NT, targets_NT = torch.from_numpy(data.inputs_NT), torch.from_numpy(data.targets_NT)
+    inputs_NT, targets_NT = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
     queue = np.empty(0, dtype=np.int64)
     for _ in range(training.steps):
         while len(queue) < training.batch:
@@ -161,7 +161,7 @@ def _batches(data: Batch, training: Training, seed: int) -> Iterator[tuple[Tenso
 def _predict(model: nn.Module, data: Batch, batch: int = 128) -> np.ndarray:
     """Most likely token at each position, [N, T]."""
     model.eval()
-    parts = [model(rows)[0].argmax(-1) for rows in torch.from_numpy(data.inputs_NT).split(batch)]
+    parts = [model(rows)[0].argmax(-1) for rows in torch.from_numpy(data.inputs).split(batch)]
     model.train()
     return torch.cat(parts).numpy()
 
@@ -196,7 +196,7 @@ def fit(
             progress(curve[-1])
         if curve[-1].acc_valid >= training.stop:
             break
-    return _finished(curve, training, accuracy_by_position(_predict(model, test), test.targets_NT))
+    return _finished(curve, training, accuracy_by_position(_predict(model, test), test.targets))
 
 
 def _measure(
@@ -208,9 +208,9 @@ def _measure(
         tokens=tokens,
         seconds=time.perf_counter() - started,
         loss=float(torch.stack(losses).mean()),
-        acc_valid=accuracy(_predict(model, valid), valid.targets_NT),
-        acc=accuracy(predicted_NT, test.targets_NT),
-        acc_madlab=madlab_accuracy(predicted_NT, test.targets_NT),
+        acc_valid=accuracy(_predict(model, valid), valid.targets),
+        acc=accuracy(predicted_NT, test.targets),
+        acc_madlab=madlab_accuracy(predicted_NT, test.targets),
     )
 
 

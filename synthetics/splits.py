@@ -44,9 +44,9 @@ def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
                 " the task has too few different rows, give it more vocab or length"
             )
         batch = task.sample(rng, CHUNK, split)
-        keep_N = split_of(batch.inputs_NT) == _SPLITS.index(split)
-        inputs.append(batch.inputs_NT[keep_N])
-        targets.append(batch.targets_NT[keep_N])
+        keep_N = split_of(batch.inputs) == _SPLITS.index(split)
+        inputs.append(batch.inputs[keep_N])
+        targets.append(batch.targets[keep_N])
         have += int(keep_N.sum())
     return Batch(np.concatenate(inputs)[:n], np.concatenate(targets)[:n])
 

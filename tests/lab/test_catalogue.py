@@ -59,8 +59,8 @@ def test_sample_prints_the_instances_of_the_split_as_the_docstrings_draw_them(na
     batch = draw(TASKS[name](), "train", 5, 3)
     assert page == "\n\n".join(draw_text(batch, row) for row in range(3)) + "\n"
     arrays = json.loads(answer("sample", name, "-n", 3, "--seed", 5, "--split", "train", "--json"))
-    assert np.array_equal(arrays["inputs"], batch.inputs_NT)
-    assert np.array_equal(arrays["targets"], batch.targets_NT)
+    assert np.array_equal(arrays["inputs"], batch.inputs)
+    assert np.array_equal(arrays["targets"], batch.targets)
 
 
 def test_sample_writes_the_same_arrays_to_a_file(answer, tmp_path: Path) -> None:
@@ -69,6 +69,6 @@ def test_sample_writes_the_same_arrays_to_a_file(answer, tmp_path: Path) -> None
     assert str(out) in said and list(tmp_path.iterdir()) == [out]
     batch = draw(parse_task("recall(vocab=32)"), "test", 0, 7)
     with np.load(out) as arrays:
-        assert np.array_equal(arrays["inputs"], batch.inputs_NT)
-        assert np.array_equal(arrays["targets"], batch.targets_NT)
+        assert np.array_equal(arrays["inputs"], batch.inputs)
+        assert np.array_equal(arrays["targets"], batch.targets)
         assert str(arrays["task"]) == "recall(vocab=32)"

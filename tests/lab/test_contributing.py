@@ -48,7 +48,7 @@ def test_the_task_is_one(workplace: Path) -> None:
     task = parse_task("parity(length=40)", {**TASKS, "parity": parity})
     assert show_task(task) == "parity(length=40)"
     batch = draw(task, "test", 0, 50)
-    assert np.array_equal(task.solve(batch.inputs_NT), batch.targets_NT)
+    assert np.array_equal(task.solve(batch.inputs), batch.targets)
     drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(parity).splitlines()[-2:])
     rows = np.array([drawn_input], dtype=np.int64)
     assert [str(answer) for answer in parity().solve(rows)[0]] == drawn_target

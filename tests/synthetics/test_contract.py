@@ -33,23 +33,23 @@ def drawn(text: str, split: Split = "test", seed: int = SEED) -> Batch:
 
 
 def rows(batch: Batch) -> set[bytes]:
-    return {row.tobytes() for row in batch.inputs_NT}
+    return {row.tobytes() for row in batch.inputs}
 
 
 @every_setting
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_the_rule_solves_every_scored_position(text: str, split: Split) -> None:
     batch = drawn(text, split)
-    scored = batch.targets_NT != IGNORE
-    answers = parse_task(text).solve(batch.inputs_NT)
-    assert answers.shape == batch.inputs_NT.shape
+    scored = batch.targets != IGNORE
+    answers = parse_task(text).solve(batch.inputs)
+    assert answers.shape == batch.inputs.shape
     assert scored.any(axis=1).all()
-    assert (answers[scored] == batch.targets_NT[scored]).all()
+    assert (answers[scored] == batch.targets[scored]).all()
 
 
 @every_setting
 def test_the_rule_answers_from_the_tokens_so_far(text: str) -> None:
-    task, inputs = parse_task(text), drawn(text).inputs_NT
+    task, inputs = parse_task(text), drawn(text).inputs
     whole = task.solve(inputs)
     for length in (1, 2, task.tokens // 2, task.tokens - 1):
         assert (task.solve(inputs[:, :length]) == whole[:, :length]).all()
@@ -60,11 +60,11 @@ def test_ids_lie_in_the_vocabulary_and_rows_have_the_stated_length(text: str) ->
     task = parse_task(text)
     for split in SPLITS:
         batch = drawn(text, split)
-        targets = batch.targets_NT[batch.targets_NT != IGNORE]
-        for array in (batch.inputs_NT, batch.targets_NT):
+        targets = batch.targets[batch.targets != IGNORE]
+        for array in (batch.inputs, batch.targets):
             assert array.shape == (ROWS, task.tokens)
             assert array.dtype == np.int64
-        for ids in (batch.inputs_NT, targets):
+        for ids in (batch.inputs, targets):
             assert ids.min() >= 0
             assert ids.max() < task.vocab
 
@@ -105,12 +105,12 @@ def test_the_seed_decides_every_byte_and_nothing_else_does(task: Task) -> None:
     for split in SPLITS:
         once, again = (draw(task, split, SEED, ROWS) for _ in range(2))
         other = draw(task, split, SEED + 1, ROWS)
-        assert once.inputs_NT.tobytes() == again.inputs_NT.tobytes()
-        assert once.targets_NT.tobytes() == again.targets_NT.tobytes()
-        assert once.inputs_NT.tobytes() != other.inputs_NT.tobytes()
+        assert once.inputs.tobytes() == again.inputs.tobytes()
+        assert once.targets.tobytes() == again.targets.tobytes()
+        assert once.inputs.tobytes() != other.inputs.tobytes()
         first = task.sample(np.random.default_rng(SEED), ROWS, split)
         second = task.sample(np.random.default_rng(SEED), ROWS, split)
-        assert first.inputs_NT.tobytes() == second.inputs_NT.tobytes()
+        assert first.inputs.tobytes() == second.inputs.tobytes()
     after = np.random.get_state()
     assert str(before) == str(after), "numpy's global generator was used"
 
@@ -118,12 +118,12 @@ def test_the_seed_decides_every_byte_and_nothing_else_does(task: Task) -> None:
 @every_task
 def test_training_supervises_what_is_scored_or_every_next_token(task: Task) -> None:
     train = draw(task, "train", SEED, ROWS)
-    if (train.targets_NT != IGNORE).all():
-        assert (train.targets_NT[:, :-1] == train.inputs_NT[:, 1:]).all()
+    if (train.targets != IGNORE).all():
+        assert (train.targets[:, :-1] == train.inputs[:, 1:]).all()
     else:
-        scored = train.targets_NT != IGNORE
-        answers = task.solve(train.inputs_NT)
-        assert (answers[scored] == train.targets_NT[scored]).all()
+        scored = train.targets != IGNORE
+        answers = task.solve(train.inputs)
+        assert (answers[scored] == train.targets[scored]).all()
 
 
 @every_task

@@ -46,7 +46,7 @@ def test_the_ceiling_is_one_except_where_training_cannot_show_every_key() -> Non
 def test_recalls_window_share_is_the_share_of_lags_that_fit(text: str) -> None:
     batch = draw(parse_task(text), "test", 0, 512)
     lags = []
-    for row, targets in zip(batch.inputs_NT.tolist(), batch.targets_NT, strict=True):
+    for row, targets in zip(batch.inputs.tolist(), batch.targets, strict=True):
         for t in np.flatnonzero(targets != IGNORE):
             lags.append(next(lag for lag in range(1, t + 1) if row[t - lag] == row[t]))
     for window in (1, 3, 16, 33, 65):

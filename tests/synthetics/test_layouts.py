@@ -22,30 +22,30 @@ SEED = 3
 def test_recall_alternates_keys_and_values_and_asks_for_known_keys(vocab: int) -> None:
     task = Recall(vocab=vocab, length=64)
     batch = draw(task, "test", SEED, 200)
-    keys, values = batch.inputs_NT[:, ::2], batch.inputs_NT[:, 1::2]
+    keys, values = batch.inputs[:, ::2], batch.inputs[:, 1::2]
     assert set(np.unique(keys)) == set(range(vocab // 2))
     assert set(np.unique(values)) == set(range(vocab // 2, vocab))
     is_known = first_same(keys) < np.arange(keys.shape[1])
-    assert ((batch.targets_NT[:, ::2] != IGNORE) == is_known).all()
+    assert ((batch.targets[:, ::2] != IGNORE) == is_known).all()
     assert is_known[:, -1].all()
-    assert (batch.targets_NT[:, 1::2] == IGNORE).all()
+    assert (batch.targets[:, 1::2] == IGNORE).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_noise_comes_in_pairs_and_spares_the_probe_and_one_pair(share: float) -> None:
     task = NoisyRecall(vocab=20, length=32, noise_vocab=7, frac_noise=share)
     batch = draw(task, "test", SEED, 400)
-    noise = batch.inputs_NT >= 13
+    noise = batch.inputs >= 13
     pairs = noise[:, :-1].reshape(400, -1, 2)
     assert (pairs[..., 0] == pairs[..., 1]).all()
     assert not noise[:, -1].any()
     assert (~pairs[..., 0]).any(axis=1).all()
-    assert not noise[batch.targets_NT != IGNORE].any()
+    assert not noise[batch.targets != IGNORE].any()
     slots = pairs.shape[1]
     expected = share * (slots - 1) / slots
     error = np.sqrt(share * (1 - share) / (400 * slots))
     assert abs(pairs[..., 0].mean() - expected) <= 4 * error
-    content = batch.inputs_NT[:, ::2][batch.inputs_NT[:, ::2] < 13]
+    content = batch.inputs[:, ::2][batch.inputs[:, ::2] < 13]
     assert content.max() < 6
 
 
@@ -55,7 +55,7 @@ def test_fuzzy_rows_are_pads_then_motifs_of_distinct_ids(split: Split, vocab: in
     task = FuzzyRecall(vocab=vocab, length=48, key_motif=3, value_motif=2)
     batch = draw(task, split, SEED, 300)
     keys = (vocab - 1) // 2
-    for row, last in zip(batch.inputs_NT, batch.targets_NT[:, -1], strict=True):
+    for row, last in zip(batch.inputs, batch.targets[:, -1], strict=True):
         tokens = np.append(row, last)
         pads = int((tokens == vocab - 1).sum())
         assert 2 <= pads <= task.key_motif + task.value_motif + 1
@@ -75,7 +75,7 @@ def test_fuzzy_rows_are_pads_then_motifs_of_distinct_ids(split: Split, vocab: in
 def test_fuzzy_training_draws_key_motifs_of_every_size() -> None:
     task = FuzzyRecall(vocab=16, length=64)
     batch = draw(task, "train", SEED, 200)
-    is_key = batch.inputs_NT < 7
+    is_key = batch.inputs < 7
     sizes = {len(run) for row in is_key for run in "".join("k" if k else "." for k in row[8:]).split(".")}
     assert sizes - {0} == {1, 2, 3}
 
@@ -83,7 +83,7 @@ def test_fuzzy_training_draws_key_motifs_of_every_size() -> None:
 @pytest.mark.parametrize(("length", "copy"), [(4, 1), (5, 1), (40, 8), (40, 19)])
 def test_copying_ends_its_content_at_the_copy_token(length: int, copy: int) -> None:
     task = Copying(vocab=8, length=length, copy=copy)
-    inputs = task.sample(np.random.default_rng(SEED), 300).inputs_NT
+    inputs = task.sample(np.random.default_rng(SEED), 300).inputs
     assert ((inputs < 6).sum(axis=1) == copy).all()
     assert (inputs[:, -copy:] == 6).all()
     assert (inputs[:, -copy - 1] == 7).all()
@@ -93,7 +93,7 @@ def test_copying_ends_its_content_at_the_copy_token(length: int, copy: int) -> N
 
 def test_copying_drops_each_blank_into_a_uniform_gap() -> None:
     task = Copying(vocab=8, length=40, copy=4)
-    inputs = task.sample(np.random.default_rng(SEED), 4000).inputs_NT
+    inputs = task.sample(np.random.default_rng(SEED), 4000).inputs
     where = np.nonzero(inputs < 6)[1].reshape(4000, 4)
     gaps = np.diff(where, axis=1, prepend=-1) - 1
     blanks = 40 - 9
@@ -104,10 +104,10 @@ def test_copying_drops_each_blank_into_a_uniform_gap() -> None:
 
 def test_compression_scores_all_but_the_constant_last_token() -> None:
     batch = draw(Compression(vocab=9, length=12), "test", SEED, 100)
-    assert set(np.unique(batch.inputs_NT[:, :-1])) == set(range(8))
-    assert (batch.inputs_NT[:, -1] == 8).all()
-    assert (batch.targets_NT[:, :-1] == batch.inputs_NT[:, :-1]).all()
-    assert (batch.targets_NT[:, -1] == IGNORE).all()
+    assert set(np.unique(batch.inputs[:, :-1])) == set(range(8))
+    assert (batch.inputs[:, -1] == 8).all()
+    assert (batch.targets[:, :-1] == batch.inputs[:, :-1]).all()
+    assert (batch.targets[:, -1] == IGNORE).all()
 
 
 @pytest.mark.parametrize("vocab", [5, 9, 10, 256])
@@ -118,14 +118,14 @@ def test_memorizations_map_is_one_to_one_and_the_same_in_all_splits(vocab: int) 
     for split in ("train", "valid", "test"):
         for seed in (0, 1):
             batch = draw(task, split, seed, 40)
-            assert (batch.inputs_NT[:, 1::2] == vocab - 1).all()
-            assert (batch.targets_NT[:, ::2] == IGNORE).all()
-            pairs = zip(batch.inputs_NT[:, ::2].ravel(), batch.targets_NT[:, 1::2].ravel(), strict=True)
+            assert (batch.inputs[:, 1::2] == vocab - 1).all()
+            assert (batch.targets[:, ::2] == IGNORE).all()
+            pairs = zip(batch.inputs[:, ::2].ravel(), batch.targets[:, 1::2].ravel(), strict=True)
             for key, value in pairs:
                 assert 0 <= key < keys <= value < vocab - 1
                 assert seen.setdefault(int(key), int(value)) == value
     assert len(set(seen.values())) == len(seen)
-    inputs = draw(task, "test", 0, 40).inputs_NT
+    inputs = draw(task, "test", 0, 40).inputs
     other = Memorization(vocab=vocab, length=16, train_examples=64, map_seed=2)
     assert vocab < 20 or (other.solve(inputs) != task.solve(inputs)).any()
 
@@ -133,31 +133,31 @@ def test_memorizations_map_is_one_to_one_and_the_same_in_all_splits(vocab: int) 
 def test_mqar_pairs_come_first_and_each_key_is_asked_for_once() -> None:
     task = MQAR(vocab=20, length=40, pairs=5)
     batch = draw(task, "test", SEED, 200)
-    keys, values = batch.inputs_NT[:, :10:2], batch.inputs_NT[:, 1:10:2]
+    keys, values = batch.inputs[:, :10:2], batch.inputs[:, 1:10:2]
     assert set(np.unique(keys)) == set(range(1, 10))
     assert set(np.unique(values)) == set(range(10, 20))
-    row, where = np.nonzero(batch.targets_NT != IGNORE)
+    row, where = np.nonzero(batch.targets != IGNORE)
     assert (np.bincount(row) == 5).all()
     assert (where >= 10).all()
     assert (where % 2 == 0).all()
-    asked = batch.inputs_NT[row, where].reshape(200, 5)
-    answer = batch.targets_NT[row, where].reshape(200, 5)
+    asked = batch.inputs[row, where].reshape(200, 5)
+    answer = batch.targets[row, where].reshape(200, 5)
     for ids in (keys, values):
         assert (first_same(ids) == np.arange(5)).all()
     for i in range(200):
         assert dict(zip(keys[i], values[i], strict=True)) == dict(zip(asked[i], answer[i], strict=True))
-    assert (task.solve(batch.inputs_NT)[(batch.inputs_NT < 1) | (batch.inputs_NT >= 10)] == -1).all()
-    filler = np.bincount(batch.inputs_NT[:, 10:][batch.targets_NT[:, 10:] == IGNORE], minlength=20)
+    assert (task.solve(batch.inputs)[(batch.inputs < 1) | (batch.inputs >= 10)] == -1).all()
+    filler = np.bincount(batch.inputs[:, 10:][batch.targets[:, 10:] == IGNORE], minlength=20)
     expected = 200 * 25 / 20
     assert (np.abs(filler - expected) < 4.5 * np.sqrt(expected)).all()
     plain = draw(MQAR(vocab=20, length=40, pairs=5, random_filler=False), "test", SEED, 50)
-    assert ((plain.inputs_NT != 0).sum(axis=1) == 15).all()
+    assert ((plain.inputs != 0).sum(axis=1) == 15).all()
 
 
 @pytest.mark.parametrize(("power", "first_slot"), [(1.0, 4 / 32), (0.01, None)])
 def test_mqar_spreads_queries_by_its_power_law(power: float, first_slot: float | None) -> None:
     task = MQAR(vocab=64, length=72, pairs=4, power=power)
-    targets = task.sample(np.random.default_rng(SEED), 4000).targets_NT[:, 8::2]
+    targets = task.sample(np.random.default_rng(SEED), 4000).targets[:, 8::2]
     share = (targets != IGNORE).mean(axis=0)
     assert len(share) == 32
     if first_slot is not None:  # uniform: every slot alike

@@ -25,7 +25,7 @@ Figures = Mapping[str, np.ndarray]
 
 def recall_figures(batch: Batch, keys: int, content: int) -> Figures:
     """Per row: scored positions, mean lag from a scored key to its last occurrence, keys, noise."""
-    inputs, scored = batch.inputs_NT, batch.targets_NT != IGNORE
+    inputs, scored = batch.inputs, batch.targets != IGNORE
     figures = {
         "scored": scored.sum(axis=1),
         "distinct keys": np.array([len(set(row[row < keys].tolist())) for row in inputs]),
@@ -50,9 +50,9 @@ def last_lags(row: np.ndarray, scored: np.ndarray) -> np.ndarray:
 
 def fuzzy_figures(batch: Batch, keys: int, pad: int) -> Figures:
     """Per row: pads, scored positions, number and sizes of motifs, repeats, kind of token by position."""
-    inputs, scored = batch.inputs_NT, batch.targets_NT != IGNORE
+    inputs, scored = batch.inputs, batch.targets != IGNORE
     is_key = inputs < keys
-    whole = np.concatenate([inputs, batch.targets_NT[:, -1:]], axis=1)
+    whole = np.concatenate([inputs, batch.targets[:, -1:]], axis=1)
     pairs = [pairs_of(row, keys, pad) for row in whole]
     figures = {
         "pads": (inputs == pad).sum(axis=1),
@@ -83,23 +83,23 @@ def keys_of(pairs: list[list[tuple[tuple[int, ...], tuple[int, ...]]]]) -> list[
 
 def copying_figures(batch: Batch, blank: int) -> Figures:
     """Per row: the gaps of blanks before content tokens, and the content."""
-    where = np.nonzero(batch.inputs_NT < blank)[1].reshape(len(batch), -1)
+    where = np.nonzero(batch.inputs < blank)[1].reshape(len(batch), -1)
     gaps = np.diff(where, axis=1, prepend=-1) - 1
     return {
-        "scored": (batch.targets_NT != IGNORE).sum(axis=1),
+        "scored": (batch.targets != IGNORE).sum(axis=1),
         "first gap": gaps[:, 0],
         "last gap": gaps[:, -1],
         "smallest gap": gaps.min(axis=1),
         "largest gap": gaps.max(axis=1),
         "gap variance": gaps.var(axis=1),
         "last content position": where[:, -1],
-        "distinct contents": np.array([len(set(row[-16:].tolist())) for row in batch.targets_NT]),
+        "distinct contents": np.array([len(set(row[-16:].tolist())) for row in batch.targets]),
     }
 
 
 def flat_figures(batch: Batch) -> Figures:
     """Per row: how many different ids, and the ids of the first and the middle token."""
-    inputs = batch.inputs_NT
+    inputs = batch.inputs
     return {
         "distinct ids": np.array([len(set(row.tolist())) for row in inputs]),
         "first token": inputs[:, 0],

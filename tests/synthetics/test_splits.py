@@ -19,13 +19,13 @@ def test_a_shorter_draw_is_the_start_of_a_longer_one(task: Task) -> None:
     for n in (0, 1, 100, 699):
         short = draw(task, "valid", 5, n)
         assert len(short) == n
-        assert (short.inputs_NT == long.inputs_NT[:n]).all()
-        assert (short.targets_NT == long.targets_NT[:n]).all()
+        assert (short.inputs == long.inputs[:n]).all()
+        assert (short.targets == long.targets[:n]).all()
 
 
 @every_task
 def test_half_of_all_rows_train_and_a_quarter_each_are_valid_and_test(task: Task) -> None:
-    inputs = task.sample(np.random.default_rng(0), 8000).inputs_NT
+    inputs = task.sample(np.random.default_rng(0), 8000).inputs
     shares = np.bincount(split_of(inputs), minlength=3) / 8000
     assert (np.abs(shares - [0.5, 0.25, 0.25]) < 4.5 * np.sqrt([0.25 / 8000] * 3)).all()
 
@@ -45,11 +45,11 @@ def test_the_split_of_a_row_is_the_same_in_every_version() -> None:
 
 
 def test_seed_split_and_options_each_give_other_rows() -> None:
-    base = draw(Recall(), "test", 0, 20).inputs_NT
+    base = draw(Recall(), "test", 0, 20).inputs
     others = [
-        draw(Recall(), "test", 1, 20).inputs_NT,
-        draw(Recall(), "valid", 0, 20).inputs_NT,
-        draw(Recall(train_examples=800), "test", 0, 20).inputs_NT,
+        draw(Recall(), "test", 1, 20).inputs,
+        draw(Recall(), "valid", 0, 20).inputs,
+        draw(Recall(train_examples=800), "test", 0, 20).inputs,
     ]
     assert all((base != other).any() for other in others)
 
