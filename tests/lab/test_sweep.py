@@ -150,3 +150,11 @@ def test_times_are_written_with_units(text: str, seconds: float) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(CommandError, match="write it as 90s, 15m"):
         seconds_of(text)
+
+
+def test_the_smoke_recipe_runs_whole_as_it_is_shipped(answer, workplace: Path) -> None:
+    found = json.loads(answer("sweep", "smoke", "--json"))
+    assert found["sweep"]["stopped"] == "complete"
+    assert (found["sweep"]["trained"], found["sweep"]["rounds"]) == (8, 2)
+    assert {row["label"] for row in found["ranking"]["rows"]} == {"r=1:1", "r=2:1"}
+    assert Path(found["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
