@@ -112,7 +112,7 @@ def split_heads_dim(width: float, heads: int, what: str) -> int:
     per_head = width / heads
     if per_head < 1 or abs(per_head - round(per_head)) > 1e-9:
         raise OptionError(
-            f"{what} is {width:g} wide, which does not split over {heads} heads; "
-            f"choose a width that is a multiple of {heads}"
+            f"{what} is {width:g} wide over {heads} heads, {per_head:g} a head; "
+            "choose dim, heads or the expansion so that a head is a whole number wide"
         )
     return round(per_head)

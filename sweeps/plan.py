@@ -144,7 +144,7 @@ def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block
 
 
 def measure(run: Run, blocks: Mapping[str, type[Block]] = BLOCKS) -> float:
-    """GFLOP/s that this process reaches on ``run``, evaluations included, measured for about two seconds.
+    """GFLOP/s that this process reaches on ``run``, evaluations included: about two seconds, or two steps.
 
     Set the thread count before (``sweeps.pool.use_one_thread``): a worker has one.
     """

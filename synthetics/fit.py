@@ -158,12 +158,16 @@ def _batches(data: Batch, training: Training, seed: int) -> Iterator[tuple[Tenso
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, data: Batch, batch: int = 128) -> np.ndarray:
-    """Most likely token at each position, [N, T]."""
+def _predict(model: nn.Module, data: Batch, batch: int = 128) -> np.ndarray | None:
+    """Most likely token at each position, [N, T]; None if any logit is not finite."""
     model.eval()
-    parts = [model(rows)[0].argmax(-1) for rows in torch.from_numpy(data.inputs).split(batch)]
+    guesses, sound = [], True
+    for rows in torch.from_numpy(data.inputs).split(batch):
+        logits = model(rows)[0]
+        sound = sound and bool(torch.isfinite(logits).all())
+        guesses.append(logits.argmax(-1))
     model.train()
-    return torch.cat(parts).numpy()
+    return torch.cat(guesses).numpy() if sound else None
 
 
 def fit(
@@ -182,6 +186,7 @@ def fit(
     optimizer = _optimizer(model, training)
     curve: list[Point] = []
     losses: list[Tensor] = []
+    position: tuple[float | None, ...] = ()
     started = time.perf_counter()
     for step, (inputs_BT, targets_BT) in enumerate(_batches(train, training, seed), start=1):
         loss, problem = _step(model, optimizer, inputs_BT, targets_BT, training, step)
@@ -190,28 +195,29 @@ def fit(
         losses.append(loss)
         if step % training.eval_every and step < training.steps:
             continue
-        curve.append(_measure(model, valid, test, step, step * inputs_BT.numel(), losses, started))
+        valid_NT, test_NT = _predict(model, valid), _predict(model, test)
+        if valid_NT is None or test_NT is None:
+            # The last update broke the model; the loss before it was still fine.
+            problem = _where_it_broke(model, inputs_BT, step, float(loss), math.nan)
+            return _diverged(curve, problem, chance(task), task.tokens)
+        position = accuracy_by_position(test_NT, test.targets)
+        curve.append(
+            Point(
+                step=step,
+                tokens=step * inputs_BT.numel(),
+                seconds=time.perf_counter() - started,
+                loss=float(torch.stack(losses).mean()),
+                acc_valid=accuracy(valid_NT, valid.targets),
+                acc=accuracy(test_NT, test.targets),
+                acc_madlab=madlab_accuracy(test_NT, test.targets),
+            )
+        )
         losses.clear()
         if progress:
             progress(curve[-1])
         if curve[-1].acc_valid >= training.stop:
             break
-    return _finished(curve, training, accuracy_by_position(_predict(model, test), test.targets))
-
-
-def _measure(
-    model: nn.Module, valid: Batch, test: Batch, step: int, tokens: int, losses: list[Tensor], started: float
-) -> Point:
-    predicted_NT = _predict(model, test)
-    return Point(
-        step=step,
-        tokens=tokens,
-        seconds=time.perf_counter() - started,
-        loss=float(torch.stack(losses).mean()),
-        acc_valid=accuracy(_predict(model, valid), valid.targets),
-        acc=accuracy(predicted_NT, test.targets),
-        acc_madlab=madlab_accuracy(predicted_NT, test.targets),
-    )
+    return _finished(curve, training, position)
 
 
 def _step(

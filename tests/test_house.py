@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.recipe import shipped
+from sweeps.recipe import load, loads, shipped
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lab", "blocks", "synthetics", "sweeps", "analysis")
@@ -90,3 +90,9 @@ def test_the_wheel_holds_the_five_packages_and_what_they_read() -> None:
         ["git", "check-ignore", *map(str, read)], cwd=ROOT, capture_output=True, text=True
     ).stdout
     assert ignored == ""
+
+
+def test_the_recipe_that_the_readme_shows_is_the_one_that_make_run_runs() -> None:
+    shown = re.search(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert shown
+    assert loads(shown[1], "README.md").model_dump() == load("ratios").model_dump()

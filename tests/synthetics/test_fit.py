@@ -68,6 +68,13 @@ def test_a_run_that_breaks_counts_as_chance_and_says_where() -> None:
     assert result.steps_to is None
 
 
+def test_a_run_that_breaks_at_its_last_step_counts_as_chance_too() -> None:
+    result = run("recall(length=16)", steps=1, eval_every=1, lr=1e38)
+    assert result.status == "diverged"
+    assert result.reason.startswith("step 1: ")
+    assert (result.curve, result.acc) == ((), chance(parse_task("recall(length=16)")))
+
+
 def test_the_first_bad_layer_is_named() -> None:
     from synthetics.fit import _where_it_broke
 
