@@ -122,10 +122,9 @@ class _Reader:
 
     def variable(self, node: ast.Name) -> Value:
         if node.id not in self.variables:
-            self.fail(
-                node,
-                f"unknown block or variable {node.id!r}{suggest(node.id, {*self.blocks, *self.variables})}",
-            )
+            known = suggest(node.id, {*self.blocks, *self.variables})
+            hint = "" if self.variables else "; variables get their values from a recipe's search"
+            self.fail(node, f"unknown block or variable {node.id!r}{known}{hint}")
         return self.variables[node.id]
 
     def block(self, node: ast.expr) -> Block:

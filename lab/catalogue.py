@@ -168,6 +168,8 @@ def _write_npz(path: Path, task: str, **arrays: Any) -> None:
         raise CommandError(
             f"--out {path} is a directory or lies in none; give a file in a folder that exists"
         )
+    if path.suffix != ".npz":
+        raise CommandError(f"--out {path} is written as .npz; give it that ending")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("xb") as file:

@@ -92,6 +92,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "sample recall --split exam": ("'exam'", "'train'", "'test'"),
     "sample recall --out .": ("directory",),
     "sample recall --out none/x.npz": ("none",),
+    "sample recall --out x.txt": ("x.txt", ".npz"),
     "validate nowhere.yaml": ("nowhere.yaml", "smoke"),
     "validate smok": ("smok", "did you mean 'smoke'"),
     "validate window": ("window", "directory"),
