@@ -11,6 +11,7 @@ from blocks.base import Block
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
 from blocks.gdn import GDN
+from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
 from blocks.linear import LinearAttention
 from blocks.ttt import TTT
@@ -22,6 +23,8 @@ BLOCKS: dict[str, type[Block]] = {
     "gla": GLA,
     "linear": LinearAttention,
     "ttt": TTT,
+    "genesis_gla": GenesisGLA,
+    "genesis_fox": GenesisFoX,
     "swiglu": SwiGLU,
     "mlp": MLP,
     "sparse": Sparse,

@@ -17,6 +17,7 @@ from blocks.attention import attention, attention_reference
 from blocks.ffn import keep_largest, keep_largest_reference
 from blocks.fox import forgetting_attention, forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
+from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.gla import gla_chunked, gla_reference
 from blocks.linear import linear_chunked, linear_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
@@ -157,6 +158,34 @@ def _gla_same_keys(rng: Generator) -> tuple[Tensor, ...]:
     return _gla(rng, torch.full((B, T, H, K), -1e-3, dtype=torch.float64), same=True)
 
 
+# The rules of Genesis: as the gated delta rule; the chunk rule begins five tokens into a chunk of sixteen.
+
+
+def _decayed(draw: Draw) -> Draw:
+    """A case of the gated delta rule without its write strengths."""
+
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, v, log_a, _, s = draw(rng)
+        return q, k, v, log_a.double(), s
+
+    return inputs
+
+
+def _chunk_delta(draw: Draw) -> Draw:
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, v, log_a, b, s = draw(rng)
+        base, writes = normal(rng, B, H, K, V), normal(rng, B, H, K, V)
+        return q, k, v, log_a.double(), b.double(), s, base, writes, normal(rng, B, H, K, K, scale=0.1)
+
+    return inputs
+
+
+def _from_the_middle(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+    names = ("s", "base", "writes", "gram")
+    out, memory = form(*inputs[:5], dict(zip(names, inputs[5:], strict=True)), 5, 16)
+    return out, *(memory[name] for name in names)
+
+
 # Linear attention: features of q and of k, v, s.
 
 
@@ -200,6 +229,13 @@ def _ties(rng: Generator) -> tuple[Tensor, ...]:
     return (torch.randint(-2, 3, (B, T, 12), generator=rng).double(),)
 
 
+DELTA: dict[str, Draw] = {
+    "same_keys": partial(_delta_same_keys, strength=1.0),
+    "gates_80": _delta_gates,
+    "decay_20": _delta_decay,
+    "late_decay": _delta_late_decay,
+}
+
 CORES: dict[str, Core] = {
     "attention": Core(
         "attn",
@@ -223,13 +259,7 @@ CORES: dict[str, Core] = {
         "gdn",
         gated_delta_reference,
         gated_delta_chunked,
-        {
-            "same_keys": partial(_delta_same_keys, strength=1.0),
-            "same_keys_twice": partial(_delta_same_keys, strength=2.0),
-            "gates_80": _delta_gates,
-            "decay_20": _delta_decay,
-            "late_decay": _delta_late_decay,
-        },
+        {**DELTA, "same_keys_twice": partial(_delta_same_keys, strength=2.0)},
     ),
     "gla": Core(
         "gla",
@@ -241,6 +271,21 @@ CORES: dict[str, Core] = {
             "late_decay": _gla_late_decay,
             "same_keys": _gla_same_keys,
         },
+    ),
+    "decayed": Core(
+        "genesis_gla",
+        decayed_reference,
+        decayed,
+        {name: _decayed(draw) for name, draw in DELTA.items()},
+    ),
+    "chunk_delta": Core(
+        "genesis_gla",
+        partial(_from_the_middle, chunk_delta_reference),
+        partial(_from_the_middle, chunk_delta),
+        {name: _chunk_delta(draw) for name, draw in DELTA.items()},
+    ),
+    "genesis_fox": Core(
+        "genesis_fox", forgetting_attention_reference, forgetting_attention, {"gates_80": _fox_gates}
     ),
     "linear": Core("linear", linear_reference, linear_chunked, {"same_keys": _linear_same_keys}),
     "ttt": Core(

@@ -20,6 +20,13 @@ VARIANTS: dict[str, list[str]] = {
     "gla": ["gla(conv=4, gate=False, norm=False)", "gla(expand_k=1, expand_v=2, rank=3)"],
     "linear": ["linear(normalise=False)", "linear(feature='identity', normalise=False)"],
     "ttt": ["ttt(mini_batch=5, conv=0, gate=False)", "ttt(mini_batch=1)", "ttt(mini_batch=64, lr=0.5)"],
+    "genesis_gla": [
+        "genesis_gla(kv_heads=2)",
+        "genesis_gla(rule='decay', kv_heads=2)",
+        "genesis_gla(rule='chunk_delta', kv_heads=2)",
+        "genesis_gla(rule='chunk_delta', chunk=5, conv=1)",
+    ],
+    "genesis_fox": ["genesis_fox(kv_heads=2)", "genesis_fox(kv_heads=1, conv=1)"],
     "swiglu": ["swiglu(expand=1)"],
     "mlp": ["mlp(act='relu')", "mlp(act='relu2', expand=1.5)", "mlp(act='silu')"],
     "sparse": ["sparse(k_ratio=0.85)", "sparse(k_ratio=1)", "sparse(k_ratio=0.01)", "sparse(mask='soft')"],
