@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,15 @@ def version() -> str | None:
     return None
 
 
+@contextlib.contextmanager
 def run(
-    weights: Path, ids: dict[str, np.ndarray], cases: Sequence[Case], wide: bool = True, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """What genesis-llm computes on ``weights``: for each case ``name`` -> logits [B, T, V].
+    weights: Path, ids: Mapping[str, np.ndarray], cases: Sequence[Case], lift: bool = True, seed: int = 0
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """What genesis-llm computes on ``weights`` in float64: for each case, by name, logits [B, T, V].
 
-    With gradients also ``name/PARAMETER``, by released name, of the cotangent ``noise(shape, seed)``. wide:
-    all in float64, the casts to float32 inside the package lifted; else as shipped, in float32.
+    With gradients also ``name/PARAMETER``, by released name, of sum(logits * noise(shape, seed)). lift: the
+    package's casts to float32 are lifted; else they stay. Arrays lie on disk until they are looked at, and go
+    when the context ends.
     """
     with tempfile.TemporaryDirectory(prefix="lab-peer-") as folder:
         job, out = Path(folder, "job.json"), Path(folder, "out")
@@ -72,7 +74,7 @@ def run(
             "weights": str(weights.resolve()),
             "ids": str(Path(folder, "ids.npz")),
             "out": str(out),
-            "wide": wide,
+            "lift": lift,
             "seed": seed,
             "cases": [asdict(case) for case in cases],
         }
@@ -87,8 +89,23 @@ def run(
         if told.returncode:
             last = (told.stderr.strip().splitlines() or ["no message"])[-1]
             raise GenesisFileError(f"{weights}: genesis-llm does not run on it: {last}")
-        names = json.loads(Path(out, "names.json").read_text())
-        return {name: np.load(out / file) for name, file in names.items()}
+        yield _OnDisk(out, json.loads(Path(out, "names.json").read_text()))
+
+
+class _OnDisk(Mapping[str, np.ndarray]):
+    """Arrays by name, each mapped from its file when asked for."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self.folder, self.files = folder, files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.load(self.folder / self.files[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 def noise(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
@@ -106,16 +123,16 @@ def _keep_float64() -> None:
     Tensor.float = float_  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _model(path: str, wide: bool) -> Any:
-    """The package's model with the package's own loader."""
-    if wide:
+def _model(path: str, lift: bool) -> Any:
+    """The package's model by the package's own loader, in float64."""
+    if lift:
         _keep_float64()
     from genesis import cli  # pyright: ignore[reportMissingImports]
 
     chat = object.__new__(cli.GenesisChat)
     chat.device = "cpu"
     model = chat._load_model(path)
-    return model.double() if wide else model
+    return model.double()
 
 
 def _logits(model: Any, ids_BT: Tensor, case: dict[str, Any]) -> Tensor:
@@ -144,7 +161,7 @@ def _main(path: str) -> None:
         np.save(out / names[name], t.detach().numpy())
 
     with contextlib.redirect_stdout(sys.stderr):
-        model = _model(job["weights"], job["wide"])
+        model = _model(job["weights"], job["lift"])
         with np.load(job["ids"]) as stored:
             ids = {name: torch.from_numpy(stored[name]) for name in stored.files}
         for case in job["cases"]:

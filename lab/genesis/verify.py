@@ -1,16 +1,15 @@
 """Parity with genesis-llm: the same weights and ids through both, every shipped mode, awkward lengths.
 
 Weights are randomised whole, so that what starts at 0 counts. Three places are kept away from, and draws near
-them counted: a cut of the top-k between two equal magnitudes, a first token whose query and key are
-orthogonal (its output is normalised: a sign over nothing), and decays at which the package's own gate gradient
-is NaN.
+them counted: a cut of the top-k between two equal magnitudes; a first token whose query and key are at right
+angles (its output is normalised: a sign over nothing); decays for which the package's gate gradient is NaN.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,15 @@ from blocks.genesis_model import GenesisConfig, GenesisModel, Mode
 from lab.genesis.peer import Case, noise, run
 from lab.genesis.weights import to_released
 
-__all__ = ["LENGTHS", "SHIPPED", "SMALL", "Row", "compare", "randomised"]
+__all__ = ["LENGTHS", "SAME", "SHIPPED", "SMALL", "Row", "compare", "far_from_jumps", "randomised"]
 
 SMALL = GenesisConfig(vocab=211, dim=64, depth=6, heads=4, kv_heads=2, base_width=48)
 """Six layers, one of them full: two heads a key, half a key rotated, logits scaled, as in the full model."""
 LENGTHS = (1, 7, 63, 64, 65, 130, 520)
 SHIPPED: tuple[Mode, ...] = ("shipped-eval", "shipped-eval-delta", "shipped-train", "shipped-cache")
 BATCH = 2
+SAME = 1e-8
+"""float64, absolute plus relative: two orders of summation, nothing else."""
 CLOSE = 1e-9
 """A margin below this is drawn again."""
 WEAKEST = 1.2
@@ -41,13 +42,23 @@ WEAKEST = 1.2
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: the largest difference, absolute, and over 1 + the size of what is compared."""
+    """One comparison at one mode and length, in float64: differences over 1 + the size of what is compared.
 
-    what: str
+    logits: with the package's casts to float32 lifted. as_shipped: with the casts where they are. gradients:
+    the worst of all parameters and its released name, None where none were asked for.
+    """
+
     mode: Mode
     length: int
-    difference: float
-    relative: float
+    logits: float
+    as_shipped: float
+    gradients: float | None
+    worst: str | None
+
+    @property
+    def held(self) -> bool:
+        """Whether all that is compared with the casts lifted is the same function."""
+        return max(self.logits, self.gradients or 0.0) <= SAME
 
 
 @torch.no_grad()
@@ -60,7 +71,7 @@ def randomised(config: GenesisConfig, seed: int, batch: int = BATCH) -> tuple[Ge
             _randomise(name, parameter)
             parameter.copy_(parameter.float())  # the package holds its weights in float32
         ids_BT = torch.randint(config.vocab, (batch, max(LENGTHS)))
-        if _far_from_jumps(model, ids_BT):
+        if far_from_jumps(model, ids_BT):
             return model, ids_BT, redrawn
     raise AssertionError(f"a hundred draws from seed {seed} all lie near a jump: the margins are wrong")
 
@@ -81,7 +92,7 @@ def _randomise(name: str, t: Tensor) -> None:
         t.add_(0.3 * torch.randn_like(t))
 
 
-def _far_from_jumps(model: GenesisModel, ids_BT: Tensor) -> bool:
+def far_from_jumps(model: GenesisModel, ids_BT: Tensor) -> bool:
     """Whether every margin of this model on these ids is wide enough."""
     margins: list[float] = []
 
@@ -124,43 +135,54 @@ def compare(
     weights: Path,
     ids_BT: Tensor,
     lengths: Sequence[int] = LENGTHS,
-    modes: Sequence[Mode] = SHIPPED,
-    wide: bool = True,
+    gradients_at: Sequence[int] = LENGTHS,
     seed: int = 0,
+    at_once: Sequence[Sequence[Mode]] = (SHIPPED,),
 ) -> Iterator[Row]:
-    """Logits of every mode and length, and gradients in ``shipped-train``, one row each.
+    """Every shipped mode and length, one row each; gradients in ``shipped-train`` at ``gradients_at``.
 
-    weights: the file that holds ``ours``. wide: both in float64; else in float32, the package as shipped.
-    One row at a time is held in memory, so that the full model fits.
+    ``ours`` is in float64 and ``weights`` the file that holds the same. For each group of modes in ``at_once``
+    the package runs twice, in processes of its own, and its answers lie on disk: at full size a mode is 1 GB.
     """
-    parameters = dict(ours.named_parameters())
-    for mode in modes:
-        model = ours.in_mode(mode)
-        for length in lengths:
-            ids = ids_BT[:, :length].contiguous()
-            train = mode == "shipped-train"
-            case = Case("logits", mode, "ids", gradients=train)
-            theirs = run(weights, {"ids": ids.numpy()}, [case], wide, seed)
-            with torch.set_grad_enabled(train):
-                logits, _ = model(ids)
-            yield _row("logits", mode, length, logits.detach(), theirs.pop("logits"))
-            if train:
-                grads = torch.autograd.grad(
-                    logits,
-                    list(parameters.values()),
-                    noise(tuple(logits.shape), seed, logits.dtype),
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-                mine = to_released(ours.config, dict(zip(parameters, grads, strict=True)))
-                rows = [
-                    _row(f"gradient of {name}", mode, length, g, theirs.get(f"logits/{name}", np.zeros(1)))
-                    for name, g in mine.items()
-                ]
-                yield max(rows, key=lambda row: row.relative)
+    ids = {str(length): ids_BT[:, :length].numpy() for length in lengths}
+    for modes in at_once:
+        cases = [
+            Case(f"{mode} {n}", mode, str(n), gradients=mode == "shipped-train" and n in gradients_at)
+            for mode in modes
+            for n in lengths
+        ]
+        plain = [replace(case, gradients=False) for case in cases]
+        with run(weights, ids, cases, seed=seed) as theirs, run(weights, ids, plain, lift=False) as shipped:
+            for case in cases:
+                model, length = ours.in_mode(case.mode), int(case.ids)
+                with torch.set_grad_enabled(case.gradients):
+                    logits, _ = model(ids_BT[:, :length])
+                gap, cast = (_gap(logits.detach(), other[case.name]) for other in (theirs, shipped))
+                grads = _gradients(model, logits, theirs, case.name, seed) if case.gradients else (None, None)
+                yield Row(case.mode, length, gap, cast, *grads)
 
 
-def _row(what: str, mode: Mode, length: int, mine: Tensor, theirs: np.ndarray) -> Row:
-    other = torch.from_numpy(theirs).to(mine.dtype)
-    gap = (mine - other).abs()
-    return Row(what, mode, length, gap.amax().item(), (gap / (1 + other.abs())).amax().item())
+def _gradients(
+    model: GenesisModel, logits: Tensor, theirs: Mapping[str, np.ndarray], case: str, seed: int
+) -> tuple[float, str]:
+    """The largest difference between gradients of the same random function of the logits, and whose it is.
+
+    A parameter without any gradient in the package has to have none here.
+    """
+    parameters = dict(model.named_parameters())
+    loss = noise(tuple(logits.shape), seed, logits.dtype)
+    grads = torch.autograd.grad(
+        logits, list(parameters.values()), loss, allow_unused=True, materialize_grads=True
+    )
+    mine = to_released(model.config, dict(zip(parameters, grads, strict=True)))
+    zero = np.zeros(1)
+    gaps = {name: _gap(g, theirs.get(f"{case}/{name}", zero)) for name, g in mine.items()}
+    worst = max(gaps, key=lambda name: gaps[name])
+    return gaps[worst], worst
+
+
+def _gap(mine: Tensor, theirs: np.ndarray) -> float:
+    """max |mine - theirs| / (1 + |theirs|); infinite where either is not finite."""
+    other = torch.from_numpy(np.asarray(theirs)).to(mine.dtype)
+    gap = (mine - other).abs().div_(1 + other.abs()).amax().item()
+    return gap if math.isfinite(gap) else math.inf

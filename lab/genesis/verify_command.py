@@ -1,0 +1,139 @@
+"""``lab genesis verify``: the same function as genesis-llm? In float64, on random weights or a file's."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.genesis.commands import ConfigOption, config_named
+from lab.terminal import CommandError, JsonOption, emit, note, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blocks.genesis_model import GenesisModel
+    from lab.genesis.verify import Row
+
+__all__ = ["verify"]
+
+KNOWN = ("2.0.1", "2.0.3")
+"""Releases of genesis-llm that differ in nothing but their number."""
+
+HEADER = ("mode", "tokens", "logits", "gradients", "as shipped", "")
+
+
+def verify(
+    weights: Annotated[
+        Path | None, typer.Argument(metavar="[WEIGHTS]", help="A released file; without it, random weights.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Random weights of the full size.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of weights and ids; drawn and printed if absent.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the same weights through genesis-llm and through the lab, in float64, and compare.
+
+    Every shipped mode, at 1 to 520 tokens: logits, and in training mode the gradients of all parameters, with
+    the package's casts to float32 lifted; beside them the logits with the casts as shipped. Installs nothing.
+
+    Examples:
+      lab genesis verify
+      lab genesis verify --full
+      lab genesis verify genesis_152m_instruct.safetensors
+    """
+    from lab.genesis.peer import version
+
+    installed = version()
+    if installed is None:
+        raise CommandError(
+            "genesis-llm is not importable here; put it beside the lab, without what it depends on: "
+            'pip install --no-deps "genesis-llm==2.0.1"'
+        )
+    if installed not in KNOWN:
+        note(f"genesis-llm is {installed}; this comparison is known for {' and '.join(KNOWN)}")
+    if weights is not None and full:
+        raise CommandError("WEIGHTS and --full are both given; --full is about random weights, choose one")
+    seed = random.randrange(2**31) if seed is None else seed
+    note(f"seed {seed}")
+    if weights is None:
+        rows, redrawn = _on_random_weights(full, seed, json)
+    else:
+        rows, redrawn = _on_a_file(weights, config_named(config), seed, json)
+    held = all(row.held for row in rows)
+    if json:
+        document = {"genesis_llm": installed, "seed": seed, "redrawn": redrawn, "held": held}
+        emit({**document, "rows": [dataclasses.asdict(row) for row in rows]})
+    else:
+        say(f"\n{_verdict(rows, redrawn, installed)}")
+    raise typer.Exit(0 if held else 1)
+
+
+def _on_random_weights(full: bool, seed: int, quiet: bool) -> tuple[list[Row], int]:
+    import tempfile
+
+    from blocks.genesis_model import GENESIS_152M
+    from lab.genesis.verify import SMALL, randomised
+    from lab.genesis.weights import save
+
+    model, ids, redrawn = randomised(GENESIS_152M if full else SMALL, seed, batch=1 if full else 2)
+    with tempfile.TemporaryDirectory(prefix="lab-verify-") as folder:
+        path = Path(folder, "random.safetensors")
+        save(model, path)
+        return _rows(model, path, ids, seed, quiet, full), redrawn
+
+
+def _on_a_file(path: Path, config: object, seed: int, quiet: bool) -> tuple[list[Row], int]:
+    import torch
+
+    from lab.genesis.verify import LENGTHS, far_from_jumps
+    from lab.genesis.weights import load
+
+    model = load(path, "shipped-eval", torch.float64, config)  # pyright: ignore[reportArgumentType]
+    torch.manual_seed(seed)
+    for redrawn in range(20):
+        ids = torch.randint(model.config.vocab, (1, max(LENGTHS)))
+        with torch.no_grad():
+            if far_from_jumps(model, ids):
+                return _rows(model, path, ids, seed, quiet, full=True), redrawn
+    raise CommandError(
+        f"{path}: twenty draws of ids all lie near a jump of its function (a decay beyond 1.2 a step, a tie at "
+        "the cut of the top-k), where genesis-llm's own answer is not determined to 1e-8"
+    )
+
+
+def _rows(model: GenesisModel, path: Path, ids: Tensor, seed: int, quiet: bool, full: bool) -> list[Row]:
+    from lab.genesis.verify import LENGTHS, SHIPPED, compare
+
+    rows = []
+    # At full size one mode after the other: what genesis-llm answers for it takes a gigabyte of disk.
+    groups = [[mode] for mode in SHIPPED] if full else [SHIPPED]
+    line = note if quiet else say
+    line(_line(*HEADER))
+    for row in compare(model, path, ids, LENGTHS, (130,) if full else LENGTHS, seed, groups):
+        gradients = "-" if row.gradients is None else f"{row.gradients:.1e}"
+        worst = "" if row.held else f"differs, most in {row.worst or 'the logits'}"
+        line(_line(row.mode, row.length, f"{row.logits:.1e}", gradients, f"{row.as_shipped:.1e}", worst))
+        rows.append(row)
+    return rows
+
+
+def _line(*cells: object) -> str:
+    return "{:<20}{:>7}{:>11}{:>11}{:>12}  {}".format(*cells).rstrip()
+
+
+def _verdict(rows: list[Row], redrawn: int, installed: str) -> str:
+    worst = max(max(row.logits, row.gradients or 0.0) for row in rows)
+    cast = max(row.as_shipped for row in rows)
+    apart = sum(not row.held for row in rows)
+    said = (
+        f"the same function in all {len(rows)} rows" if not apart else f"{apart} of {len(rows)} rows differ"
+    )
+    return (
+        f"{said}, against genesis-llm {installed}: largest difference {worst:.1e} of 1 + |value|, "
+        f"1e-8 is allowed; its own casts to float32 move the logits by up to {cast:.1e}. "
+        f"Draws repeated because they lay near a jump: {redrawn}."
+    )
