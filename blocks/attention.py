@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.parts import make_norm, rope
+from blocks.parts import Linear, make_norm, rope
 
 __all__ = ["Attention", "attention", "attention_reference", "key_value_heads", "keys_seen"]
 
@@ -106,12 +106,12 @@ class _Mixer(nn.Module):
         self.window, self.base, self.rotary = block.window, block.base, block.rotary(shape)
         self.core = attention_reference if kernel == "reference" else attention
         inner, kept = shape.heads * self.width, self.groups * self.width
-        self.q = nn.Linear(shape.dim, inner, bias=False)
-        self.k = nn.Linear(shape.dim, kept, bias=False)
-        self.v = nn.Linear(shape.dim, kept, bias=False)
+        self.q = Linear(shape.dim, inner, bias=False)
+        self.k = Linear(shape.dim, kept, bias=False)
+        self.v = Linear(shape.dim, kept, bias=False)
         self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
         self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
-        self.out = nn.Linear(inner, shape.dim, bias=False)
+        self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
+from blocks.parts import Linear
 
 __all__ = ["MLP", "Sparse", "SwiGLU", "keep_largest", "keep_largest_reference", "soft_largest"]
 
@@ -30,7 +31,9 @@ def keep_largest_reference(u_BTF: Tensor, k: int) -> Tensor:
 def keep_largest(u_BTF: Tensor, k: int) -> Tensor:
     """The same function by selection of the k-th magnitude, without a sort."""
     size = u_BTF.detach().abs()
-    cut = _kth_largest(size, k)
+    cut, tie = _kth_largest(size, k)
+    if not tie:
+        return u_BTF * (size >= cut)
     above, tied = size > cut, size == cut
     room = k - above.sum(-1, keepdim=True)
     return u_BTF * (above | (tied & (tied.cumsum(-1, dtype=torch.int32) <= room)))
@@ -42,13 +45,21 @@ def soft_largest(u_BTF: Tensor, k: int, temperature: float) -> Tensor:
     The k-th value itself is halved; a temperature towards 0 gives the hard cut.
     """
     wide = at_least_fp32(u_BTF)
-    cut = _kth_largest(wide.detach().abs(), k)
+    cut, _ = _kth_largest(wide.detach().abs(), k)
     return (wide * torch.sigmoid((wide.abs() - cut) / temperature)).to(u_BTF.dtype)
 
 
-def _kth_largest(size_BTF: Tensor, k: int) -> Tensor:
-    # Twice as fast on CPU as kthvalue, and as topk that sorts.
-    return size_BTF.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+def _kth_largest(size_BTF: Tensor, k: int) -> tuple[Tensor, bool]:
+    """The k-th largest magnitude of each token, [B, T, 1], and whether a token may have a tie at the cut."""
+    if size_BTF.device.type != "cpu" or torch.compiler.is_compiling():
+        # Asking whether there is a tie would make the device wait.
+        return size_BTF.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True), True
+    # Partitioning in place by NumPy's vectorised quickselect: a tenth of the time of topk on CPU.
+    order, dropped = at_least_fp32(size_BTF).clone(), size_BTF.shape[-1] - k
+    order.numpy().partition(dropped, axis=-1)
+    cut = order[..., dropped : dropped + 1]
+    tie = bool((order[..., :dropped].amax(-1, keepdim=True) == cut).any()) if dropped else False
+    return cut.to(size_BTF.dtype), tie
 
 
 def _relu2(x: Tensor) -> Tensor:
@@ -67,9 +78,9 @@ class _SwiGLU(nn.Module):
     def __init__(self, dim: int, hidden: int, select: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.select = select
-        self.gate = nn.Linear(dim, hidden, bias=False)
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.out = nn.Linear(hidden, dim, bias=False)
+        self.gate = Linear(dim, hidden, bias=False)
+        self.up = Linear(dim, hidden, bias=False)
+        self.out = Linear(hidden, dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
@@ -84,8 +95,8 @@ class _MLP(nn.Module):
     def __init__(self, dim: int, hidden: int, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.act = act
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.out = nn.Linear(hidden, dim, bias=False)
+        self.up = Linear(dim, hidden, bias=False)
+        self.out = Linear(hidden, dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blocks.attention import key_value_heads, keys_seen
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.parts import ShortConv, make_norm
+from blocks.parts import Linear, ShortConv, make_norm
 
 __all__ = ["FoX", "forgetting_attention", "forgetting_attention_reference"]
 
@@ -96,19 +96,19 @@ class _Mixer(nn.Module):
         groups, self.width = block.widths(shape)
         self.core = forgetting_attention_reference if kernel == "reference" else forgetting_attention
         inner, kept = shape.heads * self.width, groups * self.width
-        self.q = nn.Linear(shape.dim, inner, bias=False)
-        self.k = nn.Linear(shape.dim, kept, bias=False)
-        self.v = nn.Linear(shape.dim, kept, bias=False)
-        self.forget = nn.Linear(shape.dim, shape.heads)
+        self.q = Linear(shape.dim, inner, bias=False)
+        self.k = Linear(shape.dim, kept, bias=False)
+        self.v = Linear(shape.dim, kept, bias=False)
+        self.forget = Linear(shape.dim, shape.heads)
         nn.init.constant_(self.forget.bias, block.forget_bias)
         self.k_conv = ShortConv(kept, block.conv) if block.conv else None
         self.v_conv = ShortConv(kept, block.conv) if block.conv else None
         self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
         self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
         self.out_norm = make_norm(shape, self.width) if block.output_norm else None
-        self.gate = nn.Linear(shape.dim, inner, bias=False) if block.output_gate else None
+        self.gate = Linear(shape.dim, inner, bias=False) if block.output_gate else None
         self.gate_act = F.silu if block.output_gate == "silu" else torch.sigmoid
-        self.out = nn.Linear(inner, shape.dim, bias=False)
+        self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

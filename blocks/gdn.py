@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import ShortConv, inverse_softplus, l2_normalise, make_norm
+from blocks.parts import Linear, ShortConv, inverse_softplus, l2_normalise, make_norm
 
 __all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
 
@@ -160,14 +160,14 @@ class _Mixer(nn.Module):
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values (mixed over time together), decay, write strength, gate.
         self.split = [2 * keys + values, self.heads, self.heads, values if block.gate else 0]
-        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
+        self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.conv = ShortConv(self.split[0], block.conv) if block.conv else None
         # Mamba-2's start (Dao & Gu 2024): a pace A from 1 to 16 and a step from 1e-3 to 1e-1, log-uniform.
         self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.step_bias = nn.Parameter(inverse_softplus(step))
         self.norm = make_norm(shape, self.v) if block.norm else None
-        self.out = nn.Linear(values, shape.dim, bias=False)
+        self.out = Linear(values, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

@@ -23,7 +23,7 @@ from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_lea
 from blocks.fox import forgetting_attention, forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
-from blocks.parts import RMSNorm, ShortConv, inverse_softplus
+from blocks.parts import Linear, RMSNorm, ShortConv, inverse_softplus
 
 __all__ = ["GenesisFoX", "GenesisGLA", "Rule", "narrow_rope"]
 
@@ -58,14 +58,14 @@ class _GLA(nn.Module):
         inner = self.heads * self.v
         # One projection: queries, keys, values (mixed over time together), decay, output gate.
         self.split = [self.heads * self.k + keys + values, self.heads, inner]
-        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
-        self.write = nn.Linear(shape.dim, self.heads)
+        self.project = Linear(shape.dim, sum(self.split), bias=False)
+        self.write = Linear(shape.dim, self.heads)
         self.conv = ShortConv(self.split[0], block.conv)
         self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(0.5, 8).log())
         step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.step_bias = nn.Parameter(inverse_softplus(step))
         self.norm = RMSNorm(self.v, NORM_EPS)
-        self.out = nn.Linear(inner, shape.dim, bias=False)
+        self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
@@ -242,12 +242,12 @@ class _FoX(nn.Module):
         inner, kept = self.heads * self.width, self.groups * self.width
         # One projection: keys and values (mixed over time together), queries, output gate.
         self.split = [kept + inner, inner, inner]
-        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
-        self.forget = nn.Linear(shape.dim, self.heads)
+        self.project = Linear(shape.dim, sum(self.split), bias=False)
+        self.forget = Linear(shape.dim, self.heads)
         self.conv = ShortConv(kept + inner, block.conv)
         self.q_norm, self.k_norm = _HeadNorm(self.heads, self.width), _HeadNorm(self.groups, self.width)
         self.norm = RMSNorm(self.width)
-        self.out = nn.Linear(inner, shape.dim, bias=False)
+        self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

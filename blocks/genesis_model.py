@@ -22,7 +22,7 @@ from blocks.base import Block, Context, Kernel, Shape, State
 from blocks.ffn import Sparse, SwiGLU
 from blocks.genesis import GenesisFoX, GenesisGLA, Rule
 from blocks.model import ModelState, Stack
-from blocks.parts import RMSNorm, ShortConv, make_norm
+from blocks.parts import RMSNorm, ShortConv, linear, make_norm
 from blocks.schedule import Schedule, tile
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "GenesisModel",
     "Mode",
     "ModeError",
+    "ModeParts",
 ]
 
 Mode = Literal["shipped-eval", "shipped-eval-delta", "shipped-train", "shipped-cache", "documented"]
@@ -42,7 +43,10 @@ Mode = Literal["shipped-eval", "shipped-eval-delta", "shipped-train", "shipped-c
 
 @dataclass(frozen=True)
 class ModeParts:
-    """What a mode switches: the linear mixers' rule, the FFN's mask, and the form of the metacognition."""
+    """What a mode switches: the linear mixers' rule, the FFN's mask, and the form of the metacognition.
+
+    Any combination is a function of the same weights; ``MODES`` names those that somebody runs or describes.
+    """
 
     rule: Rule
     mask: Literal["hard", "soft"] | None
@@ -66,6 +70,7 @@ MODES: dict[Mode, ModeParts] = {
     ),
 }
 assert tuple(MODES) == get_args(Mode)
+NAMES: dict[ModeParts, Mode] = {parts: name for name, parts in MODES.items()}
 
 
 class ModeError(ValueError):
@@ -117,9 +122,9 @@ class GenesisConfig:
         """Of every matrix at the start: init_std, less at widths above base_width."""
         return self.init_std / math.sqrt(max(1.0, self.dim / (self.base_width or self.dim)))
 
-    def schedule(self, mode: Mode) -> Schedule:
+    def schedule(self, mode: Mode | ModeParts) -> Schedule:
         """The layers of a mode: one ``genesis_fox`` after every full_every - 1 ``genesis_gla``."""
-        parts = MODES[mode]
+        parts = mode if isinstance(mode, ModeParts) else MODES[mode]
         ffn: Block = SwiGLU(expand=self.hidden / self.dim)
         if self.k_ratio is not None and parts.mask is not None:
             # The package rounds the number that is kept down; ``sparse`` rounds it up.
@@ -242,24 +247,35 @@ class GenesisModel(nn.Module):
     """Genesis in one mode: embedding, stack, metacognition, norm, tied head, logits scaled.
 
     It starts as the released package really starts (``initialise``), which is not what its comments say.
+    ``mode`` is one of the five by name, or ``ModeParts`` that no name stands for.
     """
 
     def __init__(
-        self, config: GenesisConfig = GENESIS_152M, mode: Mode = "documented", kernel: Kernel = "auto"
+        self,
+        config: GenesisConfig = GENESIS_152M,
+        mode: Mode | ModeParts = "documented",
+        kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
-        if mode not in MODES:
+        if not isinstance(mode, ModeParts) and mode not in MODES:
             raise ModeError(f"mode is {mode!r}; known are {', '.join(MODES)}")
         self.config = config
-        self.mode: Mode = mode
+        self.parts = mode if isinstance(mode, ModeParts) else MODES[mode]
         self.embedding = nn.Embedding(config.vocab, config.dim)
-        self.stack = Stack(config.schedule(mode), config.shape, kernel)
+        self.stack = Stack(config.schedule(self.parts), config.shape, kernel)
         self.metacognition = Metacognition(config)
         self.norm = make_norm(config.shape, config.dim)
         self.initialise()
 
-    def in_mode(self, mode: Mode) -> GenesisModel:
-        """The same weights, not copied, under another of the five functions."""
+    @property
+    def mode(self) -> Mode:
+        """The name of its function. Raises ModeError where it is none of the five."""
+        if self.parts not in NAMES:
+            raise ModeError(f"{self.parts.what} has no name of its own; known are {', '.join(MODES)}")
+        return NAMES[self.parts]
+
+    def in_mode(self, mode: Mode | ModeParts) -> GenesisModel:
+        """The same weights, not copied, under another function."""
         with torch.device("meta"):
             other = GenesisModel(self.config, mode)
         for name, parameter in self.named_parameters():
@@ -292,14 +308,17 @@ class GenesisModel(nn.Module):
 
         Raises ModeError where the mode's function of a sequence is not made of functions of its pieces.
         """
-        form = MODES[self.mode].metacognition
+        form = self.parts.metacognition
         if state is not None and form == "batch mean":
+            name = NAMES.get(self.parts, self.parts.what)
             raise ModeError(
-                f"{self.mode} averages one number over the whole input, so it cannot go on from a state; "
+                f"{name} averages one number over the whole input, so it cannot go on from a state; "
                 "give the whole sequence, or generate with shipped-cache or documented"
             )
         layers = None if state is None else state[:-1]
-        x_BTD, after = self.stack(self.embedding(tokens_BT), layers, context)
+        # The head gives the same weight a dense gradient; a sparse one is added to it row by row.
+        x_BTD = F.embedding(tokens_BT, self.embedding.weight, sparse=True)
+        x_BTD, after = self.stack(x_BTD, layers, context)
         kept: State = {}
         if form is not None:
             past = state[-1][0] if state else None
@@ -307,4 +326,4 @@ class GenesisModel(nn.Module):
         if last_only:
             x_BTD = x_BTD[:, -1:]
         x_BTD = self.norm(x_BTD) * self.config.logit_scale
-        return F.linear(x_BTD, self.embedding.weight), [*after, [kept]]
+        return linear(x_BTD, self.embedding.weight), [*after, [kept]]

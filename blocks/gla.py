@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import ShortConv, make_norm
+from blocks.parts import Linear, ShortConv, make_norm
 
 __all__ = ["GLA", "gla_chunked", "gla_reference"]
 
@@ -78,11 +78,11 @@ class _Mixer(nn.Module):
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values, the narrow input of the decay, the output gate.
         self.split = [2 * keys + values, block.rank, values if block.gate else 0]
-        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
-        self.decay = nn.Linear(block.rank, keys)
+        self.project = Linear(shape.dim, sum(self.split), bias=False)
+        self.decay = Linear(block.rank, keys)
         self.conv = ShortConv(self.split[0], block.conv) if block.conv else None
         self.norm = make_norm(shape, self.v) if block.norm else None
-        self.out = nn.Linear(values, shape.dim, bias=False)
+        self.out = Linear(values, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

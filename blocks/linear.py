@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, split_chunks
+from blocks.parts import Linear
 
 __all__ = ["LinearAttention", "linear_chunked", "linear_reference"]
 
@@ -50,8 +51,8 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
         self.feature, self.normalise, self.core = block.feature, block.normalise, _CORES[kernel]
-        self.project = nn.Linear(shape.dim, 3 * shape.dim, bias=False)
-        self.out = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.project = Linear(shape.dim, 3 * shape.dim, bias=False)
+        self.out = Linear(shape.dim, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, Shape, State
-from blocks.parts import make_norm
+from blocks.parts import Linear, make_norm
 from blocks.schedule import Schedule
 
 __all__ = ["AutoEncoder", "LanguageModel", "ModelState", "Stack"]
@@ -71,7 +71,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab, shape.dim)
         self.stack = Stack(schedule, shape, kernel)
         self.norm = make_norm(shape, shape.dim)
-        self.head = nn.Linear(shape.dim, vocab, bias=False)
+        self.head = Linear(shape.dim, vocab, bias=False)
         nn.init.normal_(self.embedding.weight, std=shape.dim**-0.5 if tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.02)
         if tied:

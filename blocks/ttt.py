@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, split_chunks
-from blocks.parts import ShortConv, make_norm
+from blocks.parts import Linear, ShortConv, make_norm
 
 __all__ = ["TTT", "Inner", "ttt_dual", "ttt_reference"]
 
@@ -126,7 +126,7 @@ class _Mixer(nn.Module):
         self.mini_batch, self.lr, self.core = block.mini_batch, block.lr, _CORES[kernel]
         # One projection: queries, keys and values, the inner learning rate, the output gate.
         self.split = [3 * shape.dim, self.heads, shape.dim if block.gate else 0]
-        self.project = nn.Linear(shape.dim, sum(self.split), bias=False)
+        self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.conv = ShortConv(3 * shape.dim, block.conv, act=False) if block.conv else None
         self.rate_bias = nn.Parameter(torch.zeros(self.heads))
         self.inner_weight = nn.Parameter(torch.randn(self.heads, self.width, self.width) * 0.02)
@@ -134,7 +134,7 @@ class _Mixer(nn.Module):
         self.inner_norm_gain = nn.Parameter(torch.ones(self.heads, self.width))
         self.inner_norm_bias = nn.Parameter(torch.zeros(self.heads, self.width))
         self.norm = make_norm(shape, shape.dim)
-        self.out = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.out = Linear(shape.dim, shape.dim, bias=False)
 
     def _start(self, batch: int) -> Inner:
         """The learned inner model, before any token."""
