@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blocks.genesis_model import GenesisConfig
 
-__all__ = ["GenesisFileError", "Released", "parse_released"]
+__all__ = ["GenesisFileError", "Released", "parse_released", "printable"]
 
 
 class GenesisFileError(ValueError):
@@ -23,28 +24,32 @@ class GenesisFileError(ValueError):
 
 
 class Released(BaseModel):
-    """The package's configuration as it stands in a file, with the package's defaults for what is absent."""
+    """The package's configuration as it stands in a file, with the package's defaults for what is absent.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    Upper bounds lie far beyond any model of this kind. They keep a header that says anything at all from
+    costing memory or time before the tensors are looked at.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     # Fields with an effect.
-    vocab_size: int = Field(50_304, ge=1)
-    n_embd: int = Field(768, ge=1)
-    n_layer: int = Field(12, ge=1)
-    n_head: int = Field(12, ge=1)
-    n_kv_head: int = Field(4, ge=1)
-    gla_expand_k: float = Field(1.0, gt=0)
-    gla_expand_v: float = Field(1.0, gt=0)
-    gla_conv_size: int = Field(4, ge=1)
-    gla_chunk_size: int = Field(64, ge=1)
-    hybrid_full_attn_ratio: float = Field(0.25, gt=0, le=1)
-    ttt_inner_lr: float = Field(0.01, gt=0)
-    ttt_rank: int = Field(8, ge=1)
-    init_std: float = Field(0.02, gt=0)
+    vocab_size: int = Field(50_304, ge=1, le=2**24)
+    n_embd: int = Field(768, ge=2, le=2**16)
+    n_layer: int = Field(12, ge=1, le=1024)
+    n_head: int = Field(12, ge=1, le=2**16)
+    n_kv_head: int = Field(4, ge=1, le=2**16)
+    gla_expand_k: float = Field(1.0, gt=0, le=64)
+    gla_expand_v: float = Field(1.0, gt=0, le=64)
+    gla_conv_size: int = Field(4, ge=1, le=2**16)
+    gla_chunk_size: int = Field(64, ge=1, le=2**24)
+    hybrid_full_attn_ratio: float = Field(0.25, ge=2**-11, le=1)
+    ttt_inner_lr: float = Field(0.01, gt=0, le=1000)
+    ttt_rank: int = Field(8, ge=1, le=2**16)
+    init_std: float = Field(0.02, gt=0, le=1000)
     use_selective_activation: bool = True
     selective_k_ratio: float = Field(0.5, gt=0, le=1)
     use_mup: bool = False
-    mup_base_width: int = Field(256, ge=1)
+    mup_base_width: int = Field(256, ge=1, le=2**16)
     mup_output_mult: float = 1.0
 
     # Fields of which only this value is known to have been released.
@@ -118,7 +123,7 @@ class Released(BaseModel):
             gla_expand_v=config.expand_v,
             gla_conv_size=config.conv,
             gla_chunk_size=config.chunk,
-            hybrid_full_attn_ratio=1 / config.full_every,
+            hybrid_full_attn_ratio=_ratio(config.full_every),
             ttt_inner_lr=config.ttt_lr,
             ttt_rank=config.ttt_rank,
             init_std=config.init_std,
@@ -130,12 +135,24 @@ class Released(BaseModel):
         )
 
 
+def _ratio(full_every: int) -> float:
+    """A share of full layers that the package reads as every ``full_every``-th: it takes int(1 / ratio)."""
+    ratio = 1 / full_every
+    return ratio if int(1 / ratio) == full_every else math.nextafter(ratio, 0)
+
+
+def printable(text: str, most: int = 120) -> str:
+    """Text out of a file, fit for one line of a message: what does not print is ?, what is long is cut."""
+    cut = text if len(text) <= most else f"{text[:most]}..."
+    return "".join(c if c.isprintable() else "?" for c in cut)
+
+
 def parse_released(text: str, where: str) -> Released:
     """The header's JSON, checked whole. Raises GenesisFileError, one sentence that starts with ``where``."""
     try:
         document: Any = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as exc:
-        raise GenesisFileError(f"{where}: genesis_config_json is no JSON ({exc})") from exc
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits is a ValueError too
+        raise GenesisFileError(f"{where}: genesis_config_json is no JSON ({printable(str(exc))})") from exc
     if not isinstance(document, dict):
         raise GenesisFileError(
             f"{where}: genesis_config_json is {type(document).__name__}; an object of fields is wanted"
@@ -156,10 +173,10 @@ def parse_released(text: str, where: str) -> Released:
 def _told(exc: ValidationError) -> str:
     """The first problem: the field, what it holds, and what is allowed."""
     first = exc.errors()[0]
-    field = ".".join(map(str, first["loc"]))
+    field = ".".join(map(str, first["loc"])) or "the name of a field"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, Released.model_fields, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; no release of the package has it"
-        return f"genesis_config_json has an unknown field {field}{hint}"
+        return f"genesis_config_json has an unknown field {printable(field)}{hint}"
     message = first["msg"][:1].lower() + first["msg"][1:]
-    return f"genesis_config_json: {field} is {first['input']!r}; {message}"
+    return f"genesis_config_json: {field} is {printable(repr(first['input']))}; {message}"

@@ -20,15 +20,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blocks.base import OptionError
-from blocks.genesis import GenesisFoX
+from blocks.genesis import GenesisGLA
 from blocks.genesis_model import GenesisConfig, GenesisModel, Mode
-from lab.genesis.released import GenesisFileError, Released, parse_released
+from lab.genesis.released import GenesisFileError, Released, parse_released, printable
 
 __all__ = ["Part", "Weights", "layout", "load", "read", "save", "to_model", "to_released"]
 
 T = TypeVar("T")
 
 HEAD = "lm_head.weight"
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""The types of weights that are read, by their names in a safetensors header."""
 BUFFERS = ("rope.inv_freq", "rope.cos_cached", "rope.sin_cached", "evolution_history", "evolution_idx")
 """Endings of names that the package saves and that are no weights."""
 
@@ -49,16 +58,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Weights:
-    """A released file in memory: its header, its weights by released name, and what was left aside."""
+    """A released file in memory: its header, its weights by released name, and what was left aside.
+
+    stored: the type that each weight has in the file; in memory it is at least float32.
+    """
 
     released: Released
     tensors: Mapping[str, Tensor]
+    stored: Mapping[str, torch.dtype]
     buffers: tuple[str, ...]
     head: Tensor | None
 
 
 def layout(config: GenesisConfig) -> list[Part]:
-    """Every weight of a released file, in the order of our parameters."""
+    """Every weight of a released file, in the order of our parameters.
+
+    Raises OptionError where the widths do not split into heads.
+    """
     parts: list[Part] = []
 
     def add(ours: str, *pieces: tuple[str, tuple[int, ...]]) -> None:
@@ -72,8 +88,8 @@ def layout(config: GenesisConfig) -> list[Part]:
     for i, layer in enumerate(config.schedule("shipped-train")):
         theirs, ours = f"blocks.{i}", f"stack.layers.{i}"
         add(f"{ours}.0.norm.weight", (f"{theirs}.attn_norm.omega", (dim,)))
-        mixer = _fox if isinstance(layer[0], GenesisFoX) else _gla
-        for name, pieces in mixer(config):
+        mixer = layer[0]
+        for name, pieces in _gla(config, mixer) if isinstance(mixer, GenesisGLA) else _fox(config):
             add(f"{ours}.0.block.{name}", *((f"{theirs}.attn.{piece}", shape) for piece, shape in pieces))
         add(f"{ours}.1.norm.weight", (f"{theirs}.ffn_norm.omega", (dim,)))
         for name, piece in (("gate", "gate_proj"), ("up", "up_proj")):
@@ -104,11 +120,11 @@ def layout(config: GenesisConfig) -> list[Part]:
 Pieces = Iterator[tuple[str, list[tuple[str, tuple[int, ...]]]]]
 
 
-def _gla(config: GenesisConfig) -> Pieces:
+def _gla(config: GenesisConfig, mixer: GenesisGLA) -> Pieces:
     """Our parameters of a ``genesis_gla``, each with the released tensors it is made of."""
     dim, heads, taps = config.dim, config.heads, config.conv
-    k, v = round(config.expand_k * dim / heads), round(config.expand_v * dim / heads)
-    rows = [("q", heads * k), ("k", config.kv_heads * k), ("v", config.kv_heads * v)]
+    groups, k, v = mixer.widths(config.shape)
+    rows = [("q", heads * k), ("k", groups * k), ("v", groups * v)]
     yield (
         "project.weight",
         [
@@ -153,6 +169,8 @@ def read(path: str | Path, config: GenesisConfig | None = None) -> Weights:
     where the file cannot be read. Nothing in the file is run, and nothing beyond it is read.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise GenesisFileError(f"{path} is a pipe or a device; a file of weights is wanted")
     with path.open("rb"):  # a missing file or a directory says so in the words of every command
         pass
     with _header(path, lambda: safe_open(path, framework="pt")) as file:
@@ -169,16 +187,15 @@ def read(path: str | Path, config: GenesisConfig | None = None) -> Weights:
         else:
             wanted_name = {}
         _same_names(path, wanted, names - set(buffers) - {HEAD})
-        tensors = {}
+        tensors, stored = {}, {}
         for name, part in wanted.items():
-            stored = wanted_name.get(name, name)
-            tensors[name] = _tensor(path, stored, part.shape, file)
-        head = _tensor(path, HEAD, wanted["tok_emb.weight"].shape, file) if HEAD in names else None
+            tensors[name], stored[name] = _tensor(path, wanted_name.get(name, name), part.shape, file)
+        head = _tensor(path, HEAD, wanted["tok_emb.weight"].shape, file)[0] if HEAD in names else None
     if head is not None and not torch.equal(head, tensors["tok_emb.weight"]):
         raise GenesisFileError(
             f"{path}: lm_head.weight differs from tok_emb.weight; its configuration says that they are one"
         )
-    return Weights(released, tensors, buffers, head)
+    return Weights(released, tensors, stored, buffers, head)
 
 
 def _header(path: Path, opened: Callable[[], T]) -> T:
@@ -186,7 +203,8 @@ def _header(path: Path, opened: Callable[[], T]) -> T:
         return opened()
     except SafetensorError as exc:
         raise GenesisFileError(
-            f"{path}: is no whole safetensors file ({str(exc).rstrip('.')}); no other kind is opened"
+            f"{path}: is no whole safetensors file ({printable(str(exc).rstrip('.'))}); "
+            "no other kind is opened"
         ) from exc
 
 
@@ -205,26 +223,28 @@ def _released(path: Path, metadata: Mapping[str, str], config: GenesisConfig | N
 def _same_names(path: Path, wanted: Mapping[str, Part], found: set[str]) -> None:
     for what, names in (("lacks", wanted.keys() - found), ("has beside its weights", found - wanted.keys())):
         if names:
-            first = ", ".join(sorted(names)[:3])
+            first = ", ".join(printable(name) for name in sorted(names)[:3])
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise GenesisFileError(f"{path}: {what} {first}{more}; its configuration asks for {len(wanted)}")
 
 
-def _tensor(path: Path, name: str, shape: tuple[int, ...], file: Any) -> Tensor:
-    """One weight in float32 or wider."""
-    held = tuple(file.get_slice(name).get_shape())
+def _tensor(path: Path, name: str, shape: tuple[int, ...], file: Any) -> tuple[Tensor, torch.dtype]:
+    """One weight in float32 or wider, and the type it is stored in."""
+    view = file.get_slice(name)
+    held, kind = tuple(view.get_shape()), view.get_dtype()
     if held != shape:
-        raise GenesisFileError(f"{path}: {name} is {list(held)}; its configuration asks for {list(shape)}")
+        raise GenesisFileError(
+            f"{path}: {name} is {printable(str(list(held)))}; its configuration asks for {list(shape)}"
+        )
+    if kind not in TYPES:
+        raise GenesisFileError(f"{path}: {name} is of type {kind}; known are {', '.join(TYPES)}")
     tensor: Tensor = file.get_tensor(name)
-    if not tensor.is_floating_point():
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise GenesisFileError(f"{path}: {name} is of type {kind}; a float type is wanted")
     if tensor.dtype != torch.float64:
         tensor = tensor.float()
     if not tensor.isfinite().all():
         bad = int((~tensor.isfinite()).sum())
         raise GenesisFileError(f"{path}: {name} has {bad} values that are NaN or infinite")
-    return tensor
+    return tensor, TYPES[kind]
 
 
 def to_model(config: GenesisConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
