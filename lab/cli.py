@@ -19,6 +19,14 @@ from typer.exceptions import TyperException
 from lab.catalogue import blocks, sample, tasks
 from lab.describe import describe
 from lab.doctor import doctor
+from lab.genesis.audit import audit
+from lab.genesis.chat import chat
+from lab.genesis.generate_command import generate
+from lab.genesis.info import info
+from lab.genesis.logits import logits
+from lab.genesis.race_command import race
+from lab.genesis.recipe import recipe
+from lab.genesis.verify_command import verify
 from lab.plan import plan, validate
 from lab.score import score
 from lab.sweep import report, sweep
@@ -40,16 +48,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+genesis = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
-def _add(command: Callable[..., None]) -> None:
+def _add(command: Callable[..., None], to: typer.Typer) -> None:
     """Register ``command``; the Examples of its docstring become the end of its help, line for line."""
     text, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
-    app.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
+    to.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
 for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, sample, doctor):
-    _add(_command)
+    _add(_command, app)
+
+for _command in (info, logits, generate, chat, verify, audit, race, recipe):
+    _add(_command, genesis)
+
+app.add_typer(
+    genesis,
+    name="genesis",
+    help="Genesis-152M: its released weights, in the five functions that they are run as or described by.",
+    epilog="\b\nExamples:\n  lab genesis info\n  lab genesis generate --help",
+)
 
 
 def run(arguments: list[str] | None = None) -> int:

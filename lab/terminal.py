@@ -33,6 +33,7 @@ __all__ = [
     "plural",
     "say",
     "short",
+    "stream",
     "table",
     "variables",
 ]
@@ -60,6 +61,11 @@ class CommandError(ValueError):
 def say(text: str = "") -> None:
     """The answer: to stdout."""
     typer.echo(text)
+
+
+def stream(text: str, aside: bool = False) -> None:
+    """A piece of the answer as it comes: at once and without an end of line; ``aside`` to stderr."""
+    typer.echo(text, nl=False, err=aside)
 
 
 def note(text: str) -> None:

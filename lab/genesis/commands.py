@@ -16,6 +16,13 @@ __all__ = [
     "ConfigOption",
     "DtypeOption",
     "ModeOption",
+    "PenaltyOption",
+    "SeedOption",
+    "StepsOption",
+    "TemperatureOption",
+    "TokenizerOption",
+    "TopKOption",
+    "TopPOption",
     "WeightsArgument",
     "config_named",
     "dtype_named",
@@ -35,6 +42,26 @@ ConfigOption = Annotated[
 ]
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="Type to compute in: float32, float64 or bfloat16.")
+]
+StepsOption = Annotated[int, typer.Option("--steps", help="Tokens at most.", min=1)]
+TemperatureOption = Annotated[
+    float, typer.Option("--temperature", help="Above 1 more even, below 1 less; 0 takes the likeliest token.")
+]
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", help="Draw from so many of the likeliest tokens; 1 is the likeliest.")
+]
+TopPOption = Annotated[
+    float,
+    typer.Option("--top-p", help="Draw from the fewest tokens whose probabilities reach this; 1 is all."),
+]
+PenaltyOption = Annotated[
+    float,
+    typer.Option("--repetition-penalty", help="Above 1, tokens already read or written are less likely."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the draws.", min=0, max=2**63 - 1)]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", metavar="FILE.json", help="The tokenizer.json of the model, as of GPT-NeoX."),
 ]
 
 

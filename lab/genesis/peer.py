@@ -26,8 +26,9 @@ from torch import Tensor
 
 from blocks.genesis_model import Mode
 from lab.genesis.released import GenesisFileError
+from lab.terminal import CommandError
 
-__all__ = ["Case", "run", "version"]
+__all__ = ["Case", "needed", "run", "version"]
 
 DELTA_SWITCH = "GENESIS_ENABLE_DELTA_RULE_ON_CPU"
 
@@ -54,6 +55,17 @@ def version() -> str | None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version("genesis-llm")
     return None
+
+
+def needed() -> str:
+    """The installed version. Raises CommandError with what to do where there is none."""
+    installed = version()
+    if installed is None:
+        raise CommandError(
+            "genesis-llm is not importable here; put it beside the lab, without what it depends on: "
+            'pip install --no-deps "genesis-llm==2.0.1"'
+        )
+    return installed
 
 
 @contextlib.contextmanager

@@ -141,8 +141,8 @@ def compare(
 ) -> Iterator[Row]:
     """Every shipped mode and length, one row each; gradients in ``shipped-train`` at ``gradients_at``.
 
-    ``ours`` is in float64 and ``weights`` the file that holds the same. For each group of modes in ``at_once``
-    the package runs twice, in processes of its own, and its answers lie on disk: at full size a mode is 1 GB.
+    ``ours`` is in float64 and ``weights`` the file that holds the same. For each group in ``at_once`` the
+    package runs twice, in processes of its own, and its answers lie on disk: at full size 1 GB a mode.
     """
     ids = {str(length): ids_BT[:, :length].numpy() for length in lengths}
     for modes in at_once:

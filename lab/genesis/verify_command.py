@@ -13,9 +13,11 @@ from lab.genesis.commands import ConfigOption, config_named
 from lab.terminal import CommandError, JsonOption, emit, note, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from blocks.genesis_model import GenesisModel
+    from blocks.genesis_model import GenesisModel, Mode
     from lab.genesis.verify import Row
 
 __all__ = ["verify"]
@@ -45,14 +47,9 @@ def verify(
       lab genesis verify --full
       lab genesis verify genesis_152m_instruct.safetensors
     """
-    from lab.genesis.peer import version
+    from lab.genesis.peer import needed
 
-    installed = version()
-    if installed is None:
-        raise CommandError(
-            "genesis-llm is not importable here; put it beside the lab, without what it depends on: "
-            'pip install --no-deps "genesis-llm==2.0.1"'
-        )
+    installed = needed()
     if installed not in KNOWN:
         note(f"genesis-llm is {installed}; this comparison is known for {' and '.join(KNOWN)}")
     if weights is not None and full:
@@ -100,8 +97,8 @@ def _on_a_file(path: Path, config: object, seed: int, quiet: bool) -> tuple[list
             if far_from_jumps(model, ids):
                 return _rows(model, path, ids, seed, quiet, full=True), redrawn
     raise CommandError(
-        f"{path}: twenty draws of ids all lie near a jump of its function (a decay beyond 1.2 a step, a tie at "
-        "the cut of the top-k), where genesis-llm's own answer is not determined to 1e-8"
+        f"{path}: twenty draws of ids all lie near a jump of its function (a decay beyond 1.2 a step, a tie "
+        "at the cut of the top-k), where genesis-llm's own answer is not determined to 1e-8"
     )
 
 
@@ -110,7 +107,7 @@ def _rows(model: GenesisModel, path: Path, ids: Tensor, seed: int, quiet: bool, 
 
     rows = []
     # At full size one mode after the other: what genesis-llm answers for it takes a gigabyte of disk.
-    groups = [[mode] for mode in SHIPPED] if full else [SHIPPED]
+    groups: list[Sequence[Mode]] = [[mode] for mode in SHIPPED] if full else [SHIPPED]
     line = note if quiet else say
     line(_line(*HEADER))
     for row in compare(model, path, ids, LENGTHS, (130,) if full else LENGTHS, seed, groups):

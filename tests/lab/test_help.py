@@ -4,14 +4,14 @@ import json
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from lab.cli import app
 
-COMMANDS = sorted(getattr(get_command(app), "commands"))  # noqa: B009 - the type of a group is private
-HEAVY = {"torch", "optuna", "polars", "plotly", "numpy", "scipy", "yaml"}
+HEAVY = {"torch", "optuna", "polars", "plotly", "numpy", "scipy", "yaml", "safetensors", "tokenizers"}
 
 PROBE = """
 import json, sys
@@ -21,13 +21,26 @@ print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})
 """
 
 
+def below(group: Any, name: str = "") -> dict[str, Any]:
+    """Every command under ``group``, the groups among them included: ``genesis info``."""
+    found: dict[str, Any] = {}
+    for word, command in getattr(group, "commands", {}).items():
+        full = f"{name} {word}".strip()
+        found |= {full: command, **below(command, full)}
+    return found
+
+
+COMMANDS = below(get_command(app))
+GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "recipe")
+
+
 def test_the_commands_are_those_of_the_design() -> None:
-    wanted = "sweep plan validate score describe blocks tasks sample report doctor"
-    assert sorted(COMMANDS) == sorted(wanted.split())
+    wanted = "sweep plan validate score describe blocks tasks sample report doctor genesis"
+    assert set(COMMANDS) == {*wanted.split(), *(f"genesis {word}" for word in GENESIS)}
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+    "arguments", [[], ["--help"], *([*name.split(), "--help"] for name in COMMANDS)], ids=" ".join
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run(
@@ -40,8 +53,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def examples(command: str) -> list[list[str]]:
-    epilog = getattr(get_command(app), "commands")[command].epilog  # noqa: B009
-    lines = [line.strip() for line in epilog.splitlines()]
+    lines = [line.strip() for line in COMMANDS[command].epilog.splitlines()]
     found = [shlex.split(line)[1:] for line in lines if line.startswith("lab ")]
     assert found, f"{command} has no example"
     return found
@@ -49,11 +61,13 @@ def examples(command: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_is_a_command_line_of_its_command(command: str) -> None:
-    group = get_command(app)
     for words in examples(command):
-        assert words[0] == command
-        # Options and arguments are read; nothing is run.
-        getattr(group, "commands")[command].make_context(command, words[1:])  # noqa: B009
+        name = command.split()
+        assert words[: len(name)] == name
+        # Options and arguments are read; nothing is run. What follows < is the shell's.
+        rest = words[len(name) :]
+        rest = rest[: rest.index("<")] if "<" in rest else rest
+        COMMANDS[command].make_context(command, rest, resilient_parsing="--help" in rest)
 
 
 CHEAP = {"describe", "blocks", "sample", "doctor", "validate"}

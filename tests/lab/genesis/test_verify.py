@@ -1,0 +1,76 @@
+"""``lab genesis verify`` and ``race``: what they print, what they return, and what they ask for."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from blocks.genesis_model import GenesisModel
+from lab.genesis import save
+from lab.genesis.peer import version
+from lab.genesis.race import race
+from lab.genesis.verify import LENGTHS, SHIPPED, SMALL, randomised
+
+package = pytest.mark.skipif(version() is None, reason="genesis-llm is not here; make install puts it")
+
+
+@package
+def test_a_file_is_verified_as_it_lies(tmp_path: Path, answer) -> None:
+    path = tmp_path / "random.safetensors"
+    save(randomised(SMALL, 3, batch=1)[0], path)
+    document = json.loads(answer("genesis", "verify", str(path), "--seed", "4", "--json"))
+    assert document["held"] and document["seed"] == 4
+    assert len(document["rows"]) == len(SHIPPED) * len(LENGTHS)
+    # The package's own casts are there: the same comparison would fail with them.
+    assert max(row["as_shipped"] for row in document["rows"]) > 1e-8
+    graded = [row["length"] for row in document["rows"] if row["gradients"] is not None]
+    assert graded == [130]
+
+
+@package
+def test_another_function_is_found_out(tmp_path: Path, lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours with one gain moved by a millionth is no longer the file's: exit code 1, and where."""
+    import lab.genesis.weights as weights
+
+    path = tmp_path / "random.safetensors"
+    save(randomised(SMALL, 3, batch=1)[0], path)
+    build = weights.build
+
+    def moved(*arguments) -> GenesisModel:
+        model = build(*arguments)
+        model.norm.weight.data[0] += 1e-6
+        return model
+
+    monkeypatch.setattr(weights, "build", moved)
+    done = lab("genesis", "verify", str(path))
+    assert done.code == 1
+    assert "differs" in done.out and "28 of 28 rows differ" in done.out
+
+
+def test_without_the_package_it_says_how_to_get_it(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "genesis" else found(name, *rest)
+    )
+    for command in ("verify", "race"):
+        done = lab("genesis", command)
+        assert done.code == 2 and "pip install --no-deps" in done.err and done.err.count("\n") == 1
+
+
+def test_a_file_and_random_weights_at_once_are_refused(lab, tmp_path: Path) -> None:
+    done = lab("genesis", "verify", str(tmp_path / "x.safetensors"), "--full")
+    assert done.code == 2 and "choose one" in done.err
+
+
+def test_an_unknown_kind_of_race_is_refused(lab) -> None:
+    done = lab("genesis", "race", "--only", "backward")
+    assert done.code == 2 and "backward" in done.err and "decode4" in done.err
+
+
+@package
+@pytest.mark.parametrize("what", ["decode4", "train"])
+def test_both_sides_of_a_race_run(what: str) -> None:
+    (result,) = race(2, 1, [what], SMALL)
+    assert len(result.ratios) == 2 and min(result.ratios) > 0
+    assert min(result.memory, result.peer_memory) > 10_000_000
