@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -37,13 +38,22 @@ def l2_normalise_outside(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps)
 
 
+@lru_cache(maxsize=4)
+def _turns(
+    start: int, length: int, rotary: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [T, 1, F], computed in float32: every layer of a model asks for the same ones."""
+    with torch.inference_mode(False):
+        channel = torch.arange(0, rotary, 2, dtype=torch.float32, device=device)
+        rate_F = 1.0 / 10_000.0 ** (channel / rotary)
+        position = torch.arange(start, start + length, dtype=torch.float32, device=device)
+        angle_T1F = (position[:, None] * rate_F)[:, None]
+        return angle_T1F.cos().to(dtype), angle_T1F.sin().to(dtype)
+
+
 def narrow_rope(x_BTHK: Tensor, start: int, rotary: int) -> Tensor:
     """``parts.rope`` with angles, cosines and sines rounded to float32, whatever the type of x."""
-    channel = torch.arange(0, rotary, 2, dtype=torch.float32, device=x_BTHK.device)
-    rate_F = 1.0 / 10_000.0 ** (channel / rotary)
-    position = torch.arange(start, start + x_BTHK.shape[1], dtype=torch.float32, device=x_BTHK.device)
-    angle_T1F = (position[:, None] * rate_F)[:, None]
-    cos, sin = angle_T1F.cos().to(x_BTHK.dtype), angle_T1F.sin().to(x_BTHK.dtype)
+    cos, sin = _turns(start, x_BTHK.shape[1], rotary, x_BTHK.dtype, x_BTHK.device)
     a, b, rest = x_BTHK.split([rotary // 2, rotary // 2, x_BTHK.shape[-1] - rotary], dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
@@ -53,7 +63,8 @@ class _GLA(nn.Module):
         super().__init__()
         self.heads, self.groups, self.k, self.v = shape.heads, *block.widths(shape)
         self.rule: Rule = block.rule
-        self.rotary, self.core = block.rotary(shape), _core(block, kernel)
+        self.chunk, self.rotary = block.chunk, block.rotary(shape)
+        self.core = _CORES[block.rule][kernel]
         keys, values = self.groups * self.k, self.groups * self.v
         inner = self.heads * self.v
         # One projection: queries, keys, values (mixed over time together), decay, output gate.
@@ -75,26 +86,25 @@ class _GLA(nn.Module):
         mixed, step, gate = self.project(x_BTD).split(self.split, dim=-1)
         mixed, tail = self.conv(mixed, before.get("conv"))
         after: dict[str, Tensor | int] = {"conv": tail, "position": position + x_BTD.shape[1]}
-        q, k, v = (
-            part.unflatten(-1, (heads, -1))
-            for part, heads in zip(
-                mixed.split([self.heads * self.k, self.groups * self.k, self.groups * self.v], dim=-1),
-                (self.heads, self.groups, self.groups),
-                strict=True,
-            )
-        )
-        q, k = (at_least_fp32(narrow_rope(l2_normalise_outside(x), position, self.rotary)) for x in (q, k))
+        qk, v = mixed.split([(self.heads + self.groups) * self.k, self.groups * self.v], dim=-1)
+        qk, v = qk.unflatten(-1, (-1, self.k)), at_least_fp32(v).unflatten(-1, (-1, self.v))
+        qk = at_least_fp32(narrow_rope(l2_normalise_outside(qk), position, self.rotary))
+        q, k = qk.split([self.heads, self.groups], dim=2)
         # Tiled, not grouped: query head h reads key-value head h mod G.
-        k, v = (x.repeat(1, 1, self.heads // self.groups, 1) for x in (k, at_least_fp32(v)))
+        k, v = (torch.cat([x] * (self.heads // self.groups), dim=2) for x in (k, v))
         step = F.softplus(at_least_fp32(step) + at_least_fp32(self.step_bias))
         log_a = -at_least_fp32(self.log_pace).exp() * step
-        b = at_least_fp32(self.write(x_BTD)).sigmoid()
-        memory = {name: t for name, t in before.items() if name not in ("conv", "position")}
-        if not memory:
-            memory = _start(self.rule, v, self.heads, self.k, self.v)
-        o, memory = self.core(q * self.k**-0.5, k, v, log_a, b, memory, position)
-        o = (self.norm(o).flatten(2)).to(x_BTD.dtype)
-        return self.out(o * F.silu(gate)), {**after, **memory}
+        memory = before or _start(self.rule, v, self.heads, self.k, self.v)
+        given = [q * self.k**-0.5, k, v, log_a]
+        if self.rule != "decay":
+            given.append(at_least_fp32(self.write(x_BTD)).sigmoid())
+        if self.rule == "chunk_delta":
+            o, memory = self.core(*given, memory, position, self.chunk)
+            after |= memory
+        else:
+            o, after["s"] = self.core(*given, memory["s"])
+        o = self.norm(o).flatten(2).to(x_BTD.dtype)
+        return self.out(o * F.silu(gate)), after
 
 
 def _start(rule: Rule, like: Tensor, heads: int, k: int, v: int) -> dict[str, Tensor]:
@@ -105,25 +115,11 @@ def _start(rule: Rule, like: Tensor, heads: int, k: int, v: int) -> dict[str, Te
     return {"s": empty, "base": empty, "writes": empty, "gram": like.new_zeros(like.shape[0], heads, k, k)}
 
 
-def _core(block: GenesisGLA, kernel: Kernel) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    """(q, k, v, log a, b, memory, position) -> (o, memory) under the block's rule."""
-    slow = kernel == "reference"
-    delta = gated_delta_reference if slow else gated_delta_chunked
-    plain = decayed_reference if slow else decayed
-    shipped = chunk_delta_reference if slow else chunk_delta
-
-    def run(
-        q: Tensor, k: Tensor, v: Tensor, log_a: Tensor, b: Tensor, memory: dict[str, Tensor], position: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if block.rule == "chunk_delta":
-            return shipped(q, k, v, log_a, b, memory, position, block.chunk)
-        if block.rule == "decay":
-            o, s = plain(q, k, v, log_a, memory["s"])
-        else:
-            o, s = delta(q, k, v, log_a, b, memory["s"])
-        return o, {"s": s}
-
-    return run
+_CORES: dict[Rule, dict[Kernel, Callable[..., Any]]] = {
+    "gated_delta": {"auto": gated_delta_chunked, "reference": gated_delta_reference},
+    "decay": {"auto": decayed, "reference": decayed_reference},
+    "chunk_delta": {"auto": chunk_delta, "reference": chunk_delta_reference},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +207,8 @@ class GenesisGLA:
     def flops(self, shape: Shape, length: int) -> int:
         _, k, v = self.widths(shape)
         mixed, rows = self._rows(shape)
+        if self.rule == "decay":  # the write strength is not even computed
+            rows -= shape.heads
         scan: float = {"gated_delta": 3 * k * v, "decay": 2 * k * v, "chunk_delta": 3 * k * v + k * k}[
             self.rule
         ]

@@ -35,7 +35,9 @@ def decayed(
 ) -> tuple[Tensor, Tensor]:
     """The same function in chunks of ``chunk`` tokens; no exponent is ever above 0."""
     if q_BTHK.shape[1] == 1:
-        return decayed_reference(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, s_BHKV)
+        write_BHKV = k_BTHK[:, 0, :, :, None] * v_BTHV[:, 0, :, None]
+        s = torch.addcmul(write_BHKV, log_a_BTH[:, 0, :, None, None].exp(), s_BHKV)
+        return (q_BTHK[:, 0, :, None] @ s).transpose(1, 2), s
     batch, length, heads, _ = k_BTHK.shape
     with torch.autocast(q_BTHK.device.type, enabled=False):
         inside, q_start, k_end, v, start = _chunks(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, min(chunk, length))
@@ -110,7 +112,8 @@ def chunk_delta(
     whole = (length - head) // chunk * chunk
     sizes = [head, whole, length - head - whole]
     parts = [x.split(sizes, dim=1) for x in (q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH)]
-    out, now = [], dict(memory)
+    out: list[Tensor] = []
+    now = {name: memory[name] for name in ("s", "base", "writes", "gram")}
     with torch.autocast(q_BTHK.device.type, enabled=False):
         for i, size in enumerate(sizes):
             if size == 0:
