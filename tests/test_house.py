@@ -52,7 +52,10 @@ def test_the_tree_of_the_readme_is_the_tree(package: str) -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md", "docs/genesis.md"]
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_links_between_pages_lead_somewhere(path: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
