@@ -25,6 +25,9 @@ __all__ = ["verify"]
 KNOWN = ("2.0.1", "2.0.3")
 """Releases of genesis-llm that differ in nothing but their number."""
 
+LARGE = 10_000_000
+"""Parameters from which genesis-llm answers one mode at a time, and gives gradients at one length: disk space."""
+
 HEADER = ("mode", "tokens", "logits", "gradients", "as shipped", "")
 
 
@@ -80,7 +83,7 @@ def _on_random_weights(full: bool, seed: int, quiet: bool) -> tuple[list[Row], i
     with tempfile.TemporaryDirectory(prefix="lab-verify-") as folder:
         path = Path(folder, "random.safetensors")
         save(model, path)
-        return _rows(model, path, ids, seed, quiet, full), redrawn
+        return _rows(model, path, ids, seed, quiet), redrawn
 
 
 def _on_a_file(path: Path, config: object, seed: int, quiet: bool) -> tuple[list[Row], int]:
@@ -95,22 +98,22 @@ def _on_a_file(path: Path, config: object, seed: int, quiet: bool) -> tuple[list
         ids = torch.randint(model.config.vocab, (1, max(LENGTHS)))
         with torch.no_grad():
             if far_from_jumps(model, ids):
-                return _rows(model, path, ids, seed, quiet, full=True), redrawn
+                return _rows(model, path, ids, seed, quiet), redrawn
     raise CommandError(
         f"{path}: twenty draws of ids all lie near a jump of its function (a decay beyond 1.2 a step, a tie "
         "at the cut of the top-k), where genesis-llm's own answer is not determined to 1e-8"
     )
 
 
-def _rows(model: GenesisModel, path: Path, ids: Tensor, seed: int, quiet: bool, full: bool) -> list[Row]:
+def _rows(model: GenesisModel, path: Path, ids: Tensor, seed: int, quiet: bool) -> list[Row]:
     from lab.genesis.verify import LENGTHS, SHIPPED, compare
 
     rows = []
-    # At full size one mode after the other: what genesis-llm answers for it takes a gigabyte of disk.
-    groups: list[Sequence[Mode]] = [[mode] for mode in SHIPPED] if full else [SHIPPED]
+    large = sum(model.config.params().values()) > LARGE
+    groups: list[Sequence[Mode]] = [[mode] for mode in SHIPPED] if large else [SHIPPED]
     line = note if quiet else say
     line(_line(*HEADER))
-    for row in compare(model, path, ids, LENGTHS, (130,) if full else LENGTHS, seed, groups):
+    for row in compare(model, path, ids, LENGTHS, (130,) if large else LENGTHS, seed, groups):
         gradients = "-" if row.gradients is None else f"{row.gradients:.1e}"
         worst = "" if row.held else f"differs, most in {row.worst or 'the logits'}"
         line(_line(row.mode, row.length, f"{row.logits:.1e}", gradients, f"{row.as_shipped:.1e}", worst))
