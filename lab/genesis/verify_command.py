@@ -26,7 +26,7 @@ KNOWN = ("2.0.1", "2.0.3")
 """Releases of genesis-llm that differ in nothing but their number."""
 
 LARGE = 10_000_000
-"""Parameters from which genesis-llm answers one mode at a time, and gives gradients at one length: disk space."""
+"""Parameters from which one mode is asked at a time, and gradients at one length: the answers lie on disk."""
 
 HEADER = ("mode", "tokens", "logits", "gradients", "as shipped", "")
 

@@ -163,7 +163,8 @@ def _fox(config: GenesisConfig) -> Pieces:
 
 
 def read(path: str | Path, config: GenesisConfig | None = None) -> Weights:
-    """The file, checked against its own header; ``config`` stands in for a header that a file lacks.
+    """The file, checked against its own header; ``config`` stands in for a header that a file lacks, and
+    is refused where the header says otherwise.
 
     Weights come back in float32, float64 ones as they are. Raises GenesisFileError with one sentence, OSError
     where the file cannot be read. Nothing in the file is run, and nothing beyond it is read.
@@ -211,7 +212,12 @@ def _header(path: Path, opened: Callable[[], T]) -> T:
 def _released(path: Path, metadata: Mapping[str, str], config: GenesisConfig | None) -> Released:
     text = metadata.get("genesis_config_json")
     if text is not None:
-        return parse_released(text, str(path))
+        released = parse_released(text, str(path))
+        if config not in (None, released.config()):
+            raise GenesisFileError(
+                f"{path}: its header describes another model than --config; leave that out"
+            )
+        return released
     if config is not None:
         return Released.of(config)
     raise GenesisFileError(

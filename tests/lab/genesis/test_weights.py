@@ -162,7 +162,9 @@ def test_buffers_of_any_shape_and_type_are_left_aside(shape: tuple[int, ...], pa
 
 def test_a_named_configuration_stands_in_for_a_header_and_never_overrules_one(path: Path) -> None:
     wrong = replace(CONFIG, vocab=98)
-    assert read(path, wrong).released.vocab_size == CONFIG.vocab
+    assert read(path, CONFIG).released.config() == CONFIG
+    with pytest.raises(GenesisFileError, match="describes another model than --config"):
+        read(path, wrong)
     rewrite(path, format="pt")
     assert read(path, CONFIG).released.config() == CONFIG
     with pytest.raises(GenesisFileError, match=r"tok_emb\.weight is "):
