@@ -36,6 +36,8 @@ SAME = 1e-8
 """float64, absolute plus relative: two orders of summation, nothing else."""
 CLOSE = 1e-9
 """A margin below this is drawn again."""
+SLANT = 1e-4
+"""Of |q.k| at the first token. Its gradient grows as 1 / |q.k| and would eat the digits that are compared."""
 WEAKEST = 1.2
 """Decay -log a a step that no draw may reach; the package's own gate gradient is NaN from about 1.4."""
 
@@ -126,7 +128,7 @@ def _margin(block: Block, module: Any, config: GenesisConfig, x_BTD: Tensor) -> 
         q, k, _ = module.conv(mixed[:, :1])[0][:, 0].split(sizes, dim=-1)
         q, k = (l2_normalise_outside(x.unflatten(-1, (-1, module.k))) for x in (q, k))
         first = (q * k.repeat(1, config.heads // config.kv_heads, 1)).sum(-1)
-        return min(first.abs().amin().item(), WEAKEST - decay.amax().item())
+        return min(first.abs().amin().item() - SLANT, WEAKEST - decay.amax().item())
     return math.inf
 
 
