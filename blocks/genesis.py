@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -26,7 +25,7 @@ from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.parts import Linear, RMSNorm, ShortConv, inverse_softplus
 
-__all__ = ["GenesisFoX", "GenesisGLA", "Rule", "narrow_rope"]
+__all__ = ["GenesisFoX", "GenesisGLA", "Rule", "l2_normalise_outside"]
 
 Rule = Literal["gated_delta", "decay", "chunk_delta"]
 NORM_EPS = 1e-5
@@ -38,22 +37,18 @@ def l2_normalise_outside(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps)
 
 
-@lru_cache(maxsize=4)
-def _turns(
-    start: int, length: int, rotary: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [T, 1, F], computed in float32: every layer of a model asks for the same ones."""
-    with torch.inference_mode(False):
-        channel = torch.arange(0, rotary, 2, dtype=torch.float32, device=device)
-        rate_F = 1.0 / 10_000.0 ** (channel / rotary)
-        position = torch.arange(start, start + length, dtype=torch.float32, device=device)
-        angle_T1F = (position[:, None] * rate_F)[:, None]
-        return angle_T1F.cos().to(dtype), angle_T1F.sin().to(dtype)
+def turns(start: int, length: int, rotary: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [T, 1, F] of positions from ``start``, computed in float32, in ``like``'s type."""
+    channel = torch.arange(0, rotary, 2, dtype=torch.float32, device=like.device)
+    rate_F = 1.0 / 10_000.0 ** (channel / rotary)
+    position = torch.arange(start, start + length, dtype=torch.float32, device=like.device)
+    angle_T1F = (position[:, None] * rate_F)[:, None]
+    return angle_T1F.cos().to(like.dtype), angle_T1F.sin().to(like.dtype)
 
 
-def narrow_rope(x_BTHK: Tensor, start: int, rotary: int) -> Tensor:
-    """``parts.rope`` with angles, cosines and sines rounded to float32, whatever the type of x."""
-    cos, sin = _turns(start, x_BTHK.shape[1], rotary, x_BTHK.dtype, x_BTHK.device)
+def narrow_rope(x_BTHK: Tensor, cos_T1F: Tensor, sin_T1F: Tensor) -> Tensor:
+    """Rotate the first 2 F channels of each head; the pairs are those of ``parts.rope``."""
+    rotary, cos, sin = 2 * cos_T1F.shape[-1], cos_T1F, sin_T1F
     a, b, rest = x_BTHK.split([rotary // 2, rotary // 2, x_BTHK.shape[-1] - rotary], dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
@@ -88,7 +83,7 @@ class _GLA(nn.Module):
         after: dict[str, Tensor | int] = {"conv": tail, "position": position + x_BTD.shape[1]}
         qk, v = mixed.split([(self.heads + self.groups) * self.k, self.groups * self.v], dim=-1)
         qk, v = qk.unflatten(-1, (-1, self.k)), at_least_fp32(v).unflatten(-1, (-1, self.v))
-        qk = at_least_fp32(narrow_rope(l2_normalise_outside(qk), position, self.rotary))
+        qk = narrow_rope(at_least_fp32(l2_normalise_outside(qk)), *self._turns(position, v, context))
         q, k = qk.split([self.heads, self.groups], dim=2)
         # Tiled, not grouped: query head h reads key-value head h mod G.
         k, v = (torch.cat([x] * (self.heads // self.groups), dim=2) for x in (k, v))
@@ -105,6 +100,16 @@ class _GLA(nn.Module):
             o, after["s"] = self.core(*given, memory["s"])
         o = self.norm(o).flatten(2).to(x_BTD.dtype)
         return self.out(o * F.silu(gate)), after
+
+    def _turns(self, start: int, like: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
+        """The rotations of this call; with a ``context``, all layers of a model share them."""
+        key = f"genesis turns {start} {like.shape[1]} {self.rotary}"
+        if context is None or key not in context:
+            found = turns(start, like.shape[1], self.rotary, like)
+            if context is None:
+                return found
+            context[key] = found
+        return context[key]
 
 
 def _start(rule: Rule, like: Tensor, heads: int, k: int, v: int) -> dict[str, Tensor]:
@@ -132,7 +137,7 @@ class GenesisGLA:
 
     - ``gated_delta``: Gated DeltaNet (Yang et al. 2025, eq. 10), what the model card describes;
     - ``decay``: S_t = a_t S_{t-1} + k_t v_t^T, what the released package runs on CPU in evaluation, in
-      generation, and everywhere on CUDA. The write strength b has weights and no effect;
+      generation, and on CUDA with flash-linear-attention. The write strength b has weights and no effect;
     - ``chunk_delta``: what it runs in training on CPU. Inside a chunk of ``chunk`` tokens, counted from
       position 0, the output is that of ``decay``; only the state handed to the next chunk is corrected.
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Block, Context, Kernel, Shape, State
+from blocks.base import Block, Context, Kernel, Shape, State, at_least_fp32
 from blocks.ffn import Sparse, SwiGLU
 from blocks.genesis import GenesisFoX, GenesisGLA, Rule
 from blocks.model import ModelState, Stack
@@ -170,6 +170,8 @@ CONFIGS: dict[str, GenesisConfig] = {
 }
 
 
+PIECE = 256
+"""Tokens whose scores with each other the per-token form holds at once."""
 STRENGTH = 0.2
 """How far the metacognition may move the output; no released file can say otherwise."""
 
@@ -219,10 +221,12 @@ class Metacognition(nn.Module):
         diagonal = self.w0.diagonal().diag()
         lone = (self.w0 - diagonal).abs().amax() < 1e-6
         y0_BTD = h_BTD @ torch.where(lone, diagonal, self.w0) + h_BTD @ self.a @ self.b
-        error = h_BTD * (y0_BTD - h_BTD)
+        wide = at_least_fp32(h_BTD)
+        error = wide * (at_least_fp32(y0_BTD) - wide)
         past_BTD = F.pad(error.cumsum(1)[:, :-1], (0, 0, 1, 0))
-        at = torch.arange(1, h_BTD.shape[1] + 1, device=h_BTD.device, dtype=h_BTD.dtype)
-        return y0_BTD - h_BTD * self.rate_D * past_BTD / (1 + 0.1 * at.log())[:, None]
+        at = torch.arange(1, h_BTD.shape[1] + 1, device=h_BTD.device, dtype=wide.dtype)
+        moved = wide * self.rate_D * past_BTD / (1 + 0.1 * at.log())[:, None]
+        return y0_BTD - moved.to(h_BTD.dtype)
 
     def _documented(self, h_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
         """y_t = q_t W_t, W_t = W - r sum_{i<t} k_i^T (k_i W - v_i), W = W0 + A B: the card's dual form.
@@ -233,14 +237,18 @@ class Metacognition(nn.Module):
         w_DD = self.w0 + self.a @ self.b
         q_BTD, k_BTD = self.q(h_BTD), self.k(h_BTD)
         error_BTD = k_BTD @ w_DD - self.v(h_BTD)
+        base_BTD = q_BTD @ w_DD
+        q_BTD, k_BTD, error_BTD = (at_least_fp32(x) for x in (q_BTD, k_BTD, error_BTD))
         before: Mapping[str, Any] = state or {}
         sum_BDD = before.get("sum")
-        scores_BTT = (q_BTD @ k_BTD.mT).tril(-1)
-        moved = scores_BTT @ error_BTD
-        after_BDD = k_BTD.mT @ error_BTD
-        if sum_BDD is not None:
-            moved, after_BDD = moved + q_BTD @ sum_BDD, sum_BDD + after_BDD
-        return q_BTD @ w_DD - self.rate_D * moved, {"sum": after_BDD}
+        if sum_BDD is None:
+            sum_BDD = q_BTD.new_zeros(len(q_BTD), w_DD.shape[0], w_DD.shape[1])
+        moved = []
+        for q, k, error in zip(*(x.split(PIECE, dim=1) for x in (q_BTD, k_BTD, error_BTD)), strict=True):
+            moved.append(q @ sum_BDD + (q @ k.mT).tril(-1) @ error)
+            sum_BDD = sum_BDD + k.mT @ error
+        y_BTD = base_BTD - (self.rate_D * torch.cat(moved, dim=1)).to(h_BTD.dtype)
+        return y_BTD, {"sum": sum_BDD}
 
 
 class GenesisModel(nn.Module):
@@ -260,6 +268,7 @@ class GenesisModel(nn.Module):
         if not isinstance(mode, ModeParts) and mode not in MODES:
             raise ModeError(f"mode is {mode!r}; known are {', '.join(MODES)}")
         self.config = config
+        self.kernel: Kernel = kernel
         self.parts = mode if isinstance(mode, ModeParts) else MODES[mode]
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.stack = Stack(config.schedule(self.parts), config.shape, kernel)
@@ -277,7 +286,7 @@ class GenesisModel(nn.Module):
     def in_mode(self, mode: Mode | ModeParts) -> GenesisModel:
         """The same weights, not copied, under another function."""
         with torch.device("meta"):
-            other = GenesisModel(self.config, mode)
+            other = GenesisModel(self.config, mode, self.kernel)
         for name, parameter in self.named_parameters():
             holder, _, last = name.rpartition(".")
             setattr(other.get_submodule(holder), last, parameter)
@@ -308,6 +317,10 @@ class GenesisModel(nn.Module):
 
         Raises ModeError where the mode's function of a sequence is not made of functions of its pieces.
         """
+        if 0 in tokens_BT.shape:
+            raise ModeError(
+                f"tokens are {list(tokens_BT.shape)}; at least one sequence of one token is wanted"
+            )
         form = self.parts.metacognition
         if state is not None and form == "batch mean":
             name = NAMES.get(self.parts, self.parts.what)
@@ -318,7 +331,7 @@ class GenesisModel(nn.Module):
         layers = None if state is None else state[:-1]
         # The head gives the same weight a dense gradient; a sparse one is added to it row by row.
         x_BTD = F.embedding(tokens_BT, self.embedding.weight, sparse=True)
-        x_BTD, after = self.stack(x_BTD, layers, context)
+        x_BTD, after = self.stack(x_BTD, layers, {} if context is None else context)
         kept: State = {}
         if form is not None:
             past = state[-1][0] if state else None

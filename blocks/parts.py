@@ -54,7 +54,8 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, gain, eps = inputs
-        rate = torch.rsqrt(torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps)).unsqueeze(-1)
+        # No product in the eyes of autocast, which would take it in half precision.
+        rate = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
         unit = x * rate
         ctx.save_for_backward(unit, gain, rate)
         return unit * gain
@@ -65,8 +66,8 @@ class _Normed(torch.autograd.Function):
         (unit, gain, rate), d_y = ctx.saved_tensors, grad_outputs[0]
         d_gain = (d_y * unit).flatten(0, -2).sum(0)
         d_unit = d_y * gain
-        along = torch.linalg.vecdot(d_unit, unit).unsqueeze(-1)
-        d_x = torch.addcmul(d_unit, unit, along, value=-1 / unit.shape[-1]).mul_(rate)
+        along = (d_unit * unit).mean(-1, keepdim=True)
+        d_x = torch.addcmul(d_unit, unit, along, value=-1).mul_(rate)
         return d_x, d_gain, None
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from blocks.genesis_model import GENESIS_152M, GenesisConfig, GenesisModel
 from lab.genesis.weights import load, save
+from lab.terminal import CommandError
 
 __all__ = ["WHATS", "Result", "race"]
 
@@ -59,12 +60,19 @@ def race(
     repeats: int, threads: int, whats: list[str], config: GenesisConfig = GENESIS_152M
 ) -> Iterator[Result]:
     """One Result per kind of work, medians over ``repeats`` pairs after a warm-up."""
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="lab-race-") as folder:
         path = Path(folder, "random.safetensors")
-        save(GenesisModel(config, "shipped-eval"), path)
+        # In a process of its own: a child starts with its parent's peak of memory.
+        maker = mp.get_context("spawn").Process(target=_make, args=(config, path))
+        maker.start()
+        maker.join()
         for what in whats:
             yield _pair(path, what, repeats, threads)
+
+
+def _make(config: GenesisConfig, path: Path) -> None:
+    torch.manual_seed(0)
+    save(GenesisModel(config, "shipped-eval"), path)
 
 
 def _pair(path: Path, what: str, repeats: int, threads: int) -> Result:
@@ -74,8 +82,24 @@ def _pair(path: Path, what: str, repeats: int, threads: int) -> Result:
         mine, other = context.Pipe()
         worker = context.Process(target=_serve, args=(other, serve, path, what, threads), daemon=True)
         worker.start()
+        other.close()  # else a worker that dies would be waited for for ever
         pipes.append(mine)
         workers.append(worker)
+    try:
+        times, memory = _take_turns(pipes, repeats)
+    except (EOFError, ConnectionError) as exc:
+        for worker in workers:
+            worker.terminate()
+        raise CommandError(f"a side of the race ended early in {what}: see its last words above") from exc
+    for worker in workers:
+        worker.join()
+    ratios = tuple(theirs / ours for ours, theirs in zip(*times, strict=True))
+    medians = [statistics.median(seconds) for seconds in times]
+    return Result(what, medians[0], medians[1], ratios, memory[0], memory[1])
+
+
+def _take_turns(pipes: list[Any], repeats: int) -> tuple[tuple[list[float], list[float]], list[int]]:
+    """Seconds of both sides, one repetition each in turn, and the peaks of their memory."""
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(repeats + 2):
         for pipe, seconds in zip(pipes, times, strict=True):
@@ -83,14 +107,9 @@ def _pair(path: Path, what: str, repeats: int, threads: int) -> Result:
             took = pipe.recv()
             if i >= 2:  # the first two fill caches and allocate
                 seconds.append(took)
-    memory = []
-    for pipe, worker in zip(pipes, workers, strict=True):
+    for pipe in pipes:
         pipe.send("end")
-        memory.append(pipe.recv())
-        worker.join()
-    ratios = tuple(theirs / ours for ours, theirs in zip(*times, strict=True))
-    medians = [statistics.median(seconds) for seconds in times]
-    return Result(what, medians[0], medians[1], ratios, memory[0], memory[1])
+    return times, [pipe.recv() for pipe in pipes]
 
 
 def _serve(pipe: Connection, side: Callable[[Path, str], Work], path: Path, what: str, threads: int) -> None:

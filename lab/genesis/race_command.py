@@ -17,7 +17,7 @@ def race(
         list[str] | None, typer.Option("--only", help="forward, decode, decode4 or train; all if absent.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Pairs of repetitions.", min=1)] = 7,
-    threads: Annotated[int, typer.Option(help="Of each side; they take turns.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="Of each side; they take turns.", min=1, max=1024)] = 2,
     json: JsonOption = False,
 ) -> None:
     """Time evaluation, generation and training at full size beside genesis-llm, in turns, on random weights.

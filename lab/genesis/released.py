@@ -2,7 +2,7 @@
 
 The package's configuration has fields that change what it computes, fields that change nothing at all, and
 fields whose other values no released model has. The first become a ``GenesisConfig``, the second are checked
-for their type and passed on, the third are refused by name.
+for their type and left aside (``save`` writes defaults in their place), the third are refused by name.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Released(BaseModel):
     use_segment_recurrence: Literal[False] = False
     tie_word_embeddings: Literal[True] = True
     norm_eps: float = Field(default=1e-6, ge=1e-6, le=1e-6)
+    dropout: float = Field(default=0.0, ge=0, le=0)
 
     # Fields without any effect on what a checkpoint computes.
     head_dim: int = 64
@@ -76,7 +77,6 @@ class Released(BaseModel):
     gla_gate_logit_normalizer: int = 16
     gla_use_dynamic_lr: bool = True
     ttt_chunk_size: int = 64
-    dropout: float = 0.0
     use_gradient_checkpointing: bool = False
     use_fused_norm: bool = True
     segment_state_detach: bool = True

@@ -36,6 +36,8 @@ SAME = 1e-8
 """float64, absolute plus relative: two orders of summation, nothing else."""
 CLOSE = 1e-9
 """A margin below this is drawn again."""
+NARROWEST = 1e-13
+"""The same for a file, where only its ids can be drawn again."""
 SLANT = 1e-4
 """Of |q.k| at the first token. Its gradient grows as 1 / |q.k| and would eat the digits that are compared."""
 WEAKEST = 1.2
@@ -47,7 +49,8 @@ class Row:
     """One comparison at one mode and length, in float64: differences over 1 + the size of what is compared.
 
     logits: with the package's casts to float32 lifted. as_shipped: with the casts where they are. gradients:
-    the worst of all parameters and its released name, None where none were asked for.
+    the worst of all parameters and its released name, None where none were asked for. broken: parameters
+    whose gradient is not finite in the package, which are left out.
     """
 
     mode: Mode
@@ -56,6 +59,7 @@ class Row:
     as_shipped: float
     gradients: float | None
     worst: str | None
+    broken: int
 
     @property
     def held(self) -> bool:
@@ -94,13 +98,18 @@ def _randomise(name: str, t: Tensor) -> None:
         t.add_(0.3 * torch.randn_like(t))
 
 
-def far_from_jumps(model: GenesisModel, ids_BT: Tensor) -> bool:
-    """Whether every margin of this model on these ids is wide enough."""
+def far_from_jumps(model: GenesisModel, ids_BT: Tensor, cuts_alone: bool = False) -> bool:
+    """Whether every margin of this model on these ids is wide enough.
+
+    cuts_alone: only the cuts of the top-k, down to what float64 itself leaves open; a file's decays cannot be
+    redrawn, and its first token's gradient is what it is.
+    """
     margins: list[float] = []
 
     def watch(block: Block) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            margins.append(_margin(block, module, model.config, inputs[0]))
+            if not (cuts_alone and isinstance(block, GenesisGLA)):
+                margins.append(_margin(block, module, model.config, inputs[0]))
 
         return hook
 
@@ -112,7 +121,7 @@ def far_from_jumps(model: GenesisModel, ids_BT: Tensor) -> bool:
     model(ids_BT)
     for hook in hooks:
         hook.remove()
-    return min(margins) > CLOSE
+    return min(margins) > (NARROWEST if cuts_alone else CLOSE)
 
 
 def _margin(block: Block, module: Any, config: GenesisConfig, x_BTD: Tensor) -> float:
@@ -160,14 +169,16 @@ def compare(
                 with torch.set_grad_enabled(case.gradients):
                     logits, _ = model(ids_BT[:, :length])
                 gap, cast = (_gap(logits.detach(), other[case.name]) for other in (theirs, shipped))
-                grads = _gradients(model, logits, theirs, case.name, seed) if case.gradients else (None, None)
+                none = (None, None, 0)
+                grads = _gradients(model, logits, theirs, case.name, seed) if case.gradients else none
                 yield Row(case.mode, length, gap, cast, *grads)
 
 
 def _gradients(
     model: GenesisModel, logits: Tensor, theirs: Mapping[str, np.ndarray], case: str, seed: int
-) -> tuple[float, str]:
-    """The largest difference between gradients of the same random function of the logits, and whose it is.
+) -> tuple[float, str, int]:
+    """Of gradients of one random function of the logits: the largest difference, whose it is, and how many in
+    the package are not finite.
 
     A parameter without any gradient in the package has to have none here.
     """
@@ -177,10 +188,16 @@ def _gradients(
         logits, list(parameters.values()), loss, allow_unused=True, materialize_grads=True
     )
     mine = to_released(model.config, dict(zip(parameters, grads, strict=True)))
-    zero = np.zeros(1)
-    gaps = {name: _gap(g, theirs.get(f"{case}/{name}", zero)) for name, g in mine.items()}
+    gaps, broken = {}, 0
+    for name, grad in mine.items():
+        other = theirs[f"{case}/{name}"] if f"{case}/{name}" in theirs else np.zeros(tuple(grad.shape))
+        if np.isfinite(other).all():
+            gaps[name] = _gap(grad, other)
+        else:
+            broken += 1
+            gaps[name] = 0.0 if bool(grad.isfinite().all()) else math.inf
     worst = max(gaps, key=lambda name: gaps[name])
-    return gaps[worst], worst
+    return gaps[worst], worst, broken
 
 
 def _gap(mine: Tensor, theirs: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,18 @@ from blocks.genesis import GenesisGLA
 from blocks.genesis_model import GenesisConfig, GenesisModel, Mode
 from lab.genesis.released import GenesisFileError, Released, parse_released, printable
 
-__all__ = ["Part", "Weights", "layout", "load", "read", "save", "to_model", "to_released"]
+__all__ = [
+    "Part",
+    "Weights",
+    "build",
+    "copy_narrow",
+    "layout",
+    "load",
+    "read",
+    "save",
+    "to_model",
+    "to_released",
+]
 
 T = TypeVar("T")
 
@@ -38,8 +50,10 @@ TYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 """The types of weights that are read, by their names in a safetensors header."""
-BUFFERS = ("rope.inv_freq", "rope.cos_cached", "rope.sin_cached", "evolution_history", "evolution_idx")
-"""Endings of names that the package saves and that are no weights."""
+BUFFERS = re.compile(
+    r"blocks\.\d+\.attn\.rope\.(inv_freq|cos_cached|sin_cached)|metacognition\.evolution_(history|idx)"
+)
+"""Names that the package saves and that are no weights."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +195,7 @@ def read(path: str | Path, config: GenesisConfig | None = None) -> Weights:
         except OptionError as exc:
             raise GenesisFileError(f"{path}: its configuration fits no model: {exc}") from exc
         names = set(file.keys())
-        buffers = tuple(sorted(name for name in names if name.endswith(BUFFERS)))
+        buffers = tuple(sorted(name for name in names if BUFFERS.fullmatch(name)))
         if "tok_emb.weight" not in names and HEAD in names:
             names = names - {HEAD} | {"tok_emb.weight"}
             wanted_name = {"tok_emb.weight": HEAD}
@@ -294,12 +308,22 @@ def build(weights: Weights, mode: Mode, dtype: torch.dtype = torch.float32) -> G
     return model.eval()
 
 
+def copy_narrow(weights: Weights, path: Path) -> None:
+    """The same weights in float32 under a header, by their released names: our layout does not come between."""
+    tensors = {name: t.float() for name, t in weights.tensors.items()}
+    save_file(tensors, path, metadata=_metadata(weights.released))
+
+
+def _metadata(released: Released) -> dict[str, str]:
+    return {"format": "pt", "genesis_config_json": json.dumps(released.model_dump())}
+
+
 def save(model: GenesisModel, path: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write ``model`` as genesis-llm's own loader reads it, whole or not at all; the head stands once."""
     path = Path(path)
     tensors = to_released(model.config, {name: t.detach() for name, t in model.named_parameters()})
     tensors = {name: t.to(dtype or t.dtype).contiguous().clone() for name, t in tensors.items()}
-    header = {"format": "pt", "genesis_config_json": json.dumps(Released.of(model.config).model_dump())}
+    header = _metadata(Released.of(model.config))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata=header)

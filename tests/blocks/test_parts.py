@@ -68,6 +68,27 @@ def test_l2_normalise_is_finite_and_flat_at_zero() -> None:
     torch.testing.assert_close(l2_normalise(y).norm(dim=-1), torch.ones(2).double(), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_norms_stay_wide_under_autocast_with_and_without_gradients(kind: torch.dtype) -> None:
+    """A sum of squares beyond 65,504 is infinite in half precision."""
+    norm, x = RMSNorm(576), 15 * noise(2, 3, 576).float()
+    expected = norm(x)
+    with torch.autocast("cpu", kind):
+        torch.testing.assert_close(norm(x), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(norm(x), expected.detach())
+
+
+def test_the_backward_pass_of_the_norm_is_autograds() -> None:
+    norm, x = RMSNorm(7).double(), noise(2, 3, 7).requires_grad_()
+    with torch.no_grad():
+        norm.weight += noise(7, seed=1)
+    assert torch.autograd.gradcheck(
+        lambda x, gain: torch.func.functional_call(norm, {"weight": gain}, (x,)),
+        (x, norm.weight.detach().requires_grad_()),
+    )
+
+
 @pytest.mark.parametrize("sizes", [(0,), (1,), (2,), (1, FEW_ROWS), (FEW_ROWS + 1,), (3, 5)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_linear_layer_is_pytorchs_with_and_without_gradients(sizes: tuple[int, ...], bias: bool) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from blocks.genesis_model import GenesisConfig, GenesisModel
 from lab.genesis.released import GenesisFileError, Released, parse_released
 from lab.genesis.weights import read, save
-from tests.lab.genesis.files import configured, refusal, rewrite
+from tests.lab.genesis.files import configured, header, refusal, rewrite
 from tests.lab.genesis.small import small
 
 
@@ -319,8 +319,22 @@ def test_any_header_gives_a_configuration_that_makes_a_layout_or_a_sentence() ->
 
 def test_fields_without_effect_are_checked_for_their_type_and_otherwise_left_alone(path: Path) -> None:
     before = read(path)
-    configured(path, block_size=1, head_dim=3, dropout=0.5, selective_schedule="linear", ttt_chunk_size=7)
+    configured(path, block_size=1, head_dim=3, selective_schedule="linear", ttt_chunk_size=7)
     after = read(path)
     assert after.released.config() == before.released.config() and after.released.block_size == 1
-    configured(path, dropout="much")
-    assert "dropout is 'much'" in refusal(path)
+    configured(path, block_size="much")
+    assert "block_size is 'much'" in refusal(path)
+
+
+def test_dropout_is_refused_for_it_changes_the_function_in_training(path: Path) -> None:
+    configured(path, dropout=0.5)
+    assert "dropout is 0.5" in refusal(path)
+
+
+def test_only_the_buffers_of_the_package_are_left_aside(path: Path) -> None:
+    tensors = {**load_file(path), "blocks.0.attn.rope.inv_freq": torch.zeros(3)}
+    rewrite(path, tensors, **header(path).get("__metadata__", {}))
+    assert read(path).buffers == ("blocks.0.attn.rope.inv_freq",)
+    tensors["junk.rope.inv_freq"] = torch.zeros(3)
+    rewrite(path, tensors, **header(path).get("__metadata__", {}))
+    assert "junk.rope.inv_freq" in refusal(path)

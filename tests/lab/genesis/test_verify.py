@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from blocks.genesis_model import GenesisModel
 from lab.genesis import save
 from lab.genesis.peer import version
 from lab.genesis.race import race
 from lab.genesis.verify import LENGTHS, SHIPPED, SMALL, randomised
+from lab.terminal import CommandError
 
 package = pytest.mark.skipif(version() is None, reason="genesis-llm is not here; make install puts it")
 
@@ -66,6 +68,34 @@ def test_a_file_and_random_weights_at_once_are_refused(lab, tmp_path: Path) -> N
 def test_an_unknown_kind_of_race_is_refused(lab) -> None:
     done = lab("genesis", "race", "--only", "backward")
     assert done.code == 2 and "backward" in done.err and "decode4" in done.err
+
+
+@package
+@pytest.mark.parametrize("strong", [False, True])
+def test_a_file_as_it_starts_and_one_of_strong_decay_are_verified(tmp_path: Path, lab, strong: bool) -> None:
+    """Real files come as they are: near ties, decays that make the package's own gate gradient NaN."""
+    torch.manual_seed(5)
+    model = GenesisModel(SMALL, "shipped-eval")
+    if strong:
+        for name, parameter in model.named_parameters():
+            if name.endswith("log_pace"):
+                parameter.data.fill_(5.0)
+                break
+    path = tmp_path / "file.safetensors"
+    save(model, path)
+    done = lab("genesis", "verify", str(path), "--seed", "4")
+    assert done.code == 0, done.out + done.err
+    assert ("of genesis-llm are not finite; ours are" in done.out) == strong
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("no such side")
+
+
+def test_a_side_that_dies_ends_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.genesis.race._theirs", _fail)
+    with pytest.raises(CommandError, match="a side of the race ended early in train"):
+        list(race(1, 1, ["train"], SMALL))
 
 
 @package
