@@ -309,7 +309,7 @@ def build(weights: Weights, mode: Mode, dtype: torch.dtype = torch.float32) -> G
 
 
 def copy_narrow(weights: Weights, path: Path) -> None:
-    """The same weights in float32 under a header, by their released names: our layout does not come between."""
+    """The same weights in float32, by their released names: our layout does not come between."""
     tensors = {name: t.float() for name, t in weights.tensors.items()}
     save_file(tensors, path, metadata=_metadata(weights.released))
 
