@@ -90,6 +90,14 @@ def run(arguments: list[str] | None = None) -> int:
             raise
         note(f"error: {sentence}")
         return 2
+    except (MemoryError, RuntimeError) as exc:
+        # PyTorch has no class for it.
+        if not isinstance(exc, MemoryError) and "allocate memory" not in str(exc):
+            raise
+        note(
+            "error: this takes more memory than there is; give fewer or shorter sequences, or a smaller model"
+        )
+        return 2
     return code if isinstance(code, int) else 0
 
 

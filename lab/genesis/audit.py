@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.genesis.commands import ConfigOption, WeightsArgument, config_named
+from lab.genesis.commands import ConfigOption, TokenizerOption, WeightsArgument, config_named
 from lab.terminal import CommandError, JsonOption, emit, note, percent, plural, say, table
 
 if TYPE_CHECKING:
@@ -29,22 +29,33 @@ def audit(
         Path | None,
         typer.Option("--ids", metavar="IDS.npy", help="Token ids [B, T] to compare on; drawn if absent."),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Text to compare on instead; needs --tokenizer."),
+    ] = None,
+    tokenizer: TokenizerOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say what a file really contains: what was trained, what that leaves, and what shipped code makes of it.
 
     Three answers: which tensors are still at their start, dead or copied; which documented features the file
-    can exercise; and, documented against shipped, what each difference does to the logits of given ids.
+    can exercise; and, documented against shipped, what each difference does to the logits of a given text.
 
     Examples:
       lab genesis audit genesis_152m_instruct.safetensors
       lab genesis audit genesis_152m_instruct.safetensors --ids text.npy --json
+      lab genesis audit genesis_152m_instruct.safetensors --text page.txt --tokenizer tokenizer.json
     """
     named = config_named(config)
     from lab.genesis.weights import read
 
+    if text is not None and ids is not None:
+        raise CommandError("--ids and --text are both given; choose one")
+    if text is None and tokenizer is not None:
+        raise CommandError("--tokenizer is given without --text; there is nothing to read with it")
     held = read(weights, named)
-    ids_BT, source = _ids(ids, held.released.vocab_size)
+    vocab = held.released.vocab_size
+    ids_BT, source = _ids(ids, vocab) if text is None else _text(text, tokenizer, vocab)
     document = account(held, ids_BT)
     document = {"file": str(weights), **document, "ids": {"from": source, "shape": list(ids_BT.shape)}}
     if json:
@@ -70,6 +81,23 @@ def _ids(path: Path | None, vocab: int) -> tuple[Tensor, str]:
         )
     check_ids(found_BT, vocab, f"--ids {path}")
     return torch.from_numpy(found_BT.astype("int64")), str(path)
+
+
+def _text(path: Path, tokenizer: Path | None, vocab: int) -> tuple[Tensor, str]:
+    """The ids of a text file, one sequence of as many as the comparison takes, and where they are from."""
+    import torch
+
+    from lab.genesis.effects import POSITIONS
+    from lab.genesis.ids import check_plain
+    from lab.genesis.tokenizer import Text, open_tokenizer
+
+    reader = Text(open_tokenizer(tokenizer, "--text"), vocab, f"--tokenizer {tokenizer}")
+    check_plain(path, "--text")
+    found = reader.encode(path.read_text(encoding="utf-8"), f"--text {path}")
+    if not found:
+        raise CommandError(f"--text {path} is empty; at least one token is wanted")
+    cut = f"the first {POSITIONS:,} of {len(found):,} tokens of " if len(found) > POSITIONS else ""
+    return torch.tensor([found[:POSITIONS]]), f"{cut}{path}"
 
 
 def account(held: Weights, ids_BT: Tensor) -> dict[str, Any]:

@@ -207,3 +207,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, lab) -> None
     monkeypatch.setattr("lab.describe.variables", broken)
     with pytest.raises(ValueError, match="a bug"):
         lab("describe", "attn")
+
+
+@pytest.mark.parametrize("said", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_sentence(lab, said: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise said
+
+    monkeypatch.setattr("lab.cli.app", fail)
+    done = lab("tasks")
+    assert done.code == 2 and "more memory than there is" in done.err and done.err.count("\n") == 1

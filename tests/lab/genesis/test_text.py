@@ -325,3 +325,33 @@ def test_a_terminal_is_asked_and_ctrl_d_ends(lab, place: Path, monkeypatch) -> N
     monkeypatch.setattr(sys, "stdin", Terminal("hello\n"))
     outcome = lab("genesis", *words("chat w.safetensors --tokenizer t.json --steps 2"))
     assert outcome.code == 0 and outcome.err == "> > \n"
+
+
+def test_an_audit_compares_on_the_tokens_of_a_text(answer, place: Path) -> None:
+    page = place / "page.txt"
+    page.write_text(LINES[0], encoding="utf-8")
+    ids = made(marks=True).encode(LINES[0]).ids
+    np.save(place / "page.npy", np.array([ids]))
+    by_text = json.loads(
+        answer("genesis", "audit", "w.safetensors", "--text", page, "--tokenizer", "t.json", "--json")
+    )
+    by_ids = json.loads(answer("genesis", "audit", "w.safetensors", "--ids", "page.npy", "--json"))
+    assert by_text["ids"] == {"from": str(page), "shape": [1, len(ids)]}
+    assert by_text["effects"] == by_ids["effects"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--text page.txt",
+        "--text page.txt --ids ids.npy --tokenizer t.json",
+        "--tokenizer t.json",
+        "--text none.txt --tokenizer t.json",
+        "--text empty.txt --tokenizer t.json",
+    ],
+)
+def test_an_audit_refuses_a_text_that_it_cannot_read(words: str, lab, place: Path) -> None:
+    (place / "page.txt").write_text("cat", encoding="utf-8")
+    (place / "empty.txt").write_text("", encoding="utf-8")
+    done = lab("genesis", "audit", "w.safetensors", *words.split())
+    assert done.code == 2 and done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
