@@ -81,7 +81,6 @@ class Weights:
     tensors: Mapping[str, Tensor]
     stored: Mapping[str, torch.dtype]
     buffers: tuple[str, ...]
-    head: Tensor | None
 
 
 def layout(config: GenesisConfig) -> list[Part]:
@@ -210,7 +209,7 @@ def read(path: str | Path, config: GenesisConfig | None = None) -> Weights:
         raise GenesisFileError(
             f"{path}: lm_head.weight differs from tok_emb.weight; its configuration says that they are one"
         )
-    return Weights(released, tensors, stored, buffers, head)
+    return Weights(released, tensors, stored, buffers)
 
 
 def _header(path: Path, opened: Callable[[], T]) -> T:
