@@ -145,33 +145,31 @@ def compare(
     ours: GenesisModel,
     weights: Path,
     ids_BT: Tensor,
+    modes: Sequence[Mode] = SHIPPED,
     lengths: Sequence[int] = LENGTHS,
-    gradients_at: Sequence[int] = LENGTHS,
     seed: int = 0,
-    at_once: Sequence[Sequence[Mode]] = (SHIPPED,),
 ) -> Iterator[Row]:
-    """Every shipped mode and length, one row each; gradients in ``shipped-train`` at ``gradients_at``.
+    """Every mode at every length, one row each; gradients too in ``shipped-train``.
 
-    ``ours`` is in float64 and ``weights`` the file that holds the same. For each group in ``at_once`` the
-    package runs twice, in processes of its own, and its answers lie on disk: at full size 1 GB a mode.
+    ``ours`` is in float64 and ``weights`` the file that holds the same. The package runs twice, in processes
+    of its own, and its answers lie on disk: at full size 1 GB a mode, and 1.2 GB a length with gradients.
     """
     ids = {str(length): ids_BT[:, :length].numpy() for length in lengths}
-    for modes in at_once:
-        cases = [
-            Case(f"{mode} {n}", mode, str(n), gradients=mode == "shipped-train" and n in gradients_at)
-            for mode in modes
-            for n in lengths
-        ]
-        plain = [replace(case, gradients=False) for case in cases]
-        with run(weights, ids, cases, seed=seed) as theirs, run(weights, ids, plain, lift=False) as shipped:
-            for case in cases:
-                model, length = ours.in_mode(case.mode), int(case.ids)
-                with torch.set_grad_enabled(case.gradients):
-                    logits, _ = model(ids_BT[:, :length])
-                gap, cast = (_gap(logits.detach(), other[case.name]) for other in (theirs, shipped))
-                none = (None, None, 0)
-                grads = _gradients(model, logits, theirs, case.name, seed) if case.gradients else none
-                yield Row(case.mode, length, gap, cast, *grads)
+    cases = [
+        Case(f"{mode} {n}", mode, str(n), gradients=mode == "shipped-train")
+        for mode in modes
+        for n in lengths
+    ]
+    plain = [replace(case, gradients=False) for case in cases]
+    with run(weights, ids, cases, seed=seed) as theirs, run(weights, ids, plain, lift=False) as shipped:
+        for case in cases:
+            model, length = ours.in_mode(case.mode), int(case.ids)
+            with torch.set_grad_enabled(case.gradients):
+                logits, _ = model(ids_BT[:, :length])
+            gap, cast = (_gap(logits.detach(), other[case.name]) for other in (theirs, shipped))
+            none = (None, None, 0)
+            grads = _gradients(model, logits, theirs, case.name, seed) if case.gradients else none
+            yield Row(case.mode, length, gap, cast, *grads)
 
 
 def _gradients(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import tempfile
 from pathlib import Path
@@ -27,7 +28,7 @@ KNOWN = ("2.0.1", "2.0.3")
 """Releases of genesis-llm that differ in nothing but their number."""
 
 LARGE = 10_000_000
-"""Parameters from which one mode is asked at a time, and gradients at one length: the answers lie on disk."""
+"""Parameters from which one mode, and in training one length, is asked at a time: the answers lie on disk."""
 
 HEADER = ("mode", "tokens", "logits", "gradients", "as shipped", "")
 
@@ -120,11 +121,16 @@ def _rows(model: GenesisModel, path: Path, ids: Tensor, seed: int, quiet: bool) 
     from lab.genesis.verify import LENGTHS, SHIPPED, compare
 
     rows = []
-    large = sum(model.config.params().values()) > LARGE
-    groups: list[Sequence[Mode]] = [[mode] for mode in SHIPPED] if large else [SHIPPED]
+    groups: list[tuple[Sequence[Mode], Sequence[int]]] = [(SHIPPED, LENGTHS)]
+    if sum(model.config.params().values()) > LARGE:
+        groups = [
+            ([mode], lengths)
+            for mode in SHIPPED
+            for lengths in ([(n,) for n in LENGTHS] if mode == "shipped-train" else [LENGTHS])
+        ]
     line = note if quiet else say
     line(_line(*HEADER))
-    for row in compare(model, path, ids, LENGTHS, (130,) if large else LENGTHS, seed, groups):
+    for row in itertools.chain.from_iterable(compare(model, path, ids, *group, seed) for group in groups):
         gradients = "-" if row.gradients is None else f"{row.gradients:.1e}"
         worst = "" if row.held else f"differs, most in {row.worst or 'the logits'}"
         if row.broken:
