@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.parts import Linear, make_norm, rope
+from blocks.parts import make_norm, rope
+from blocks.products import Linear
 
 __all__ = ["Attention", "attention", "attention_reference", "key_value_heads", "keys_seen"]
 

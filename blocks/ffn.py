@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
-from blocks.parts import Linear
+from blocks.products import Linear
 
 __all__ = ["MLP", "Sparse", "SwiGLU", "keep_largest", "keep_largest_reference", "soft_largest"]
 

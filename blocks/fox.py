@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from blocks.attention import key_value_heads, keys_seen
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.parts import Linear, ShortConv, make_norm
+from blocks.parts import ShortConv, make_norm
+from blocks.products import Linear
 
 __all__ = ["FoX", "forgetting_attention", "forgetting_attention_reference"]
 

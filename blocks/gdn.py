@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import Linear, ShortConv, inverse_softplus, l2_normalise, make_norm
+from blocks.parts import ShortConv, inverse_softplus, l2_normalise, make_norm
+from blocks.products import Linear
 
 __all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
 

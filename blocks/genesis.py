@@ -23,7 +23,8 @@ from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_lea
 from blocks.fox import forgetting_attention, forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
-from blocks.parts import Linear, RMSNorm, ShortConv, inverse_softplus
+from blocks.parts import RMSNorm, ShortConv, inverse_softplus
+from blocks.products import Linear
 
 __all__ = ["GenesisFoX", "GenesisGLA", "Rule", "l2_normalise_outside"]
 

@@ -22,7 +22,8 @@ from blocks.base import Block, Context, Kernel, Shape, State, at_least_fp32
 from blocks.ffn import Sparse, SwiGLU
 from blocks.genesis import GenesisFoX, GenesisGLA, Rule
 from blocks.model import ModelState, Stack
-from blocks.parts import RMSNorm, ShortConv, linear, make_norm
+from blocks.parts import RMSNorm, ShortConv, make_norm
+from blocks.products import linear
 from blocks.schedule import Schedule, tile
 
 __all__ = [

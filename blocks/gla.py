@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import Linear, ShortConv, make_norm
+from blocks.parts import ShortConv, make_norm
+from blocks.products import Linear
 
 __all__ = ["GLA", "gla_chunked", "gla_reference"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
 from blocks.chunks import join_chunks, split_chunks
-from blocks.parts import Linear
+from blocks.products import Linear
 
 __all__ = ["LinearAttention", "linear_chunked", "linear_reference"]
 

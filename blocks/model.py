@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, Shape, State
-from blocks.parts import Linear, make_norm
+from blocks.parts import make_norm
+from blocks.products import Linear
 from blocks.schedule import Schedule
 
 __all__ = ["AutoEncoder", "LanguageModel", "ModelState", "Stack"]

@@ -15,12 +15,10 @@ from torch.autograd.function import once_differentiable
 from blocks.base import Shape, at_least_fp32
 
 __all__ = [
-    "Linear",
     "RMSNorm",
     "ShortConv",
     "inverse_softplus",
     "l2_normalise",
-    "linear",
     "make_norm",
     "rope",
 ]
@@ -102,37 +100,6 @@ def rope(x_BTHK: Tensor, start: int, rotary: int, base: float = 10_000.0) -> Ten
     a, b, rest = x_BTHK.split([half, half, x_BTHK.shape[-1] - rotary], dim=-1)
     turned = [(a * cos - b * sin).to(x_BTHK.dtype), (a * sin + b * cos).to(x_BTHK.dtype), rest]
     return torch.cat(turned, dim=-1)
-
-
-FEW_ROWS = 8
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` that decodes faster on CPU, where few rows take as long as reading the weights.
-
-    Up to ``FEW_ROWS`` rows without gradients are multiplied weights first, W x^T, a lone row doubled.
-    PyTorch's own form reads the weights for so few rows on one core, at half the speed that one core has.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + bias, as ``Linear`` computes it."""
-    rows = x.numel() // x.shape[-1]
-    if (
-        not 0 < rows <= FEW_ROWS
-        or torch.is_grad_enabled()
-        or x.device.type != "cpu"
-        or x.dtype != weight.dtype
-    ):
-        return F.linear(x, weight, bias)
-    flat = x.reshape(rows, -1)
-    if rows == 1:
-        flat = torch.cat([flat, flat])
-    y = torch.mm(weight, flat.T)[:, :rows].T.reshape(*x.shape[:-1], -1)
-    return y if bias is None else y + bias
 
 
 def _shifted_sum(padded_BSC: Tensor, taps_WC: Tensor) -> Tensor:

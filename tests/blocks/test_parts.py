@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from blocks.parts import FEW_ROWS, Linear, RMSNorm, ShortConv, inverse_softplus, l2_normalise, rope
+from blocks.parts import RMSNorm, ShortConv, inverse_softplus, l2_normalise, rope
 
 EXACT = {"atol": 1e-12, "rtol": 1e-12}
 
@@ -87,15 +87,3 @@ def test_the_backward_pass_of_the_norm_is_autograds() -> None:
         lambda x, gain: torch.func.functional_call(norm, {"weight": gain}, (x,)),
         (x, norm.weight.detach().requires_grad_()),
     )
-
-
-@pytest.mark.parametrize("sizes", [(0,), (1,), (2,), (1, FEW_ROWS), (FEW_ROWS + 1,), (3, 5)])
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_linear_layer_is_pytorchs_with_and_without_gradients(sizes: tuple[int, ...], bias: bool) -> None:
-    layer, x = Linear(7, 5, bias=bias).double(), noise(*sizes, 7)
-    expected = F.linear(x, layer.weight, layer.bias)
-    torch.testing.assert_close(layer(x), expected, **EXACT)
-    with torch.no_grad():
-        got = layer(x)
-    torch.testing.assert_close(got, expected.detach(), **EXACT)
-    assert not got.requires_grad
