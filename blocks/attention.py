@@ -14,7 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
+from blocks.kernels import ops
 from blocks.parts import make_norm, rope
 from blocks.products import Linear
 
@@ -100,18 +112,31 @@ def keys_seen(length: int, window: int | None = None) -> float:
     return (width * (width + 1) / 2 + (length - width) * width) / length
 
 
+def _by_c(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int | None) -> Tensor:
+    if window is None or window >= k_BSGK.shape[1]:
+        return ops.attention(q_BTHK, k_BSGK, v_BSGK)
+    return attention(q_BTHK, k_BSGK, v_BSGK, window)
+
+
+_CORES: Cores = {
+    "torch": attention,
+    "c": _by_c,
+    "reference": attention_reference,
+}
+
+
 class _Mixer(nn.Module):
     def __init__(self, block: Attention, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.groups, self.width = block.widths(shape)
         self.window, self.base, self.rotary = block.window, block.base, block.rotary(shape)
-        self.core = attention_reference if kernel == "reference" else attention
+        self.core = core_of(_CORES, kernel)
         inner, kept = shape.heads * self.width, self.groups * self.width
         self.q = Linear(shape.dim, inner, bias=False)
         self.k = Linear(shape.dim, kept, bias=False)
         self.v = Linear(shape.dim, kept, bias=False)
-        self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
-        self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
+        self.q_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
+        self.k_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
         self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
@@ -170,7 +195,7 @@ class Attention:
         """Channels of each head that are rotated."""
         return 2 * int(self.rope * self.widths(shape)[1] / 2)
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
         return _Mixer(self, shape, kernel)
 

@@ -7,7 +7,7 @@ training, prefill in pieces and decoding token by token are one code path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -17,20 +17,30 @@ from torch import Tensor, nn
 __all__ = [
     "Block",
     "Context",
+    "Cores",
     "Kernel",
     "OptionError",
     "Role",
     "Shape",
     "State",
     "at_least_fp32",
+    "core_of",
     "split_heads_dim",
 ]
 
 Role = Literal["linear", "window", "full", "channel"]
 """How the memory of a block grows with length: constant, up to a window, without bound, or none at all."""
 
-Kernel = Literal["auto", "reference"]
-"""``auto`` is the fast form for the device; ``reference`` is the paper's loop, for tests and doubt."""
+Kernel = Literal["torch", "c", "reference"]
+"""How the functions of a block are computed.
+
+``torch``: the fast form in plain torch, on any device. ``c``: plain C on one thread of a CPU, where a
+function has such a form, else torch; it needs a compiler (``blocks.kernels``). ``reference``: the paper's
+loop, for tests and doubt.
+"""
+
+Cores = Mapping[Kernel, Callable[..., Any]]
+"""A function in its forms."""
 
 State = Mapping[str, Tensor | int]
 """The memory of one block after some tokens. A value: passed in, passed out, never kept on the module."""
@@ -81,7 +91,7 @@ class Block(Protocol):
     @property
     def role(self) -> Role: ...
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where an option does not fit ``shape``."""
         ...
 
@@ -100,6 +110,11 @@ class Block(Protocol):
         keys that a query really sees.
         """
         ...
+
+
+def core_of(cores: Cores, kernel: Kernel) -> Callable[..., Any]:
+    """The function that ``kernel`` names; torch's where there is no C form."""
+    return cores["torch"] if kernel == "c" and "c" not in cores else cores[kernel]
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
+from blocks.parts import gated
 from blocks.products import Linear
 
 __all__ = ["MLP", "Sparse", "SwiGLU", "keep_largest", "keep_largest_reference", "soft_largest"]
@@ -75,8 +76,11 @@ _ACTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class _SwiGLU(nn.Module):
-    def __init__(self, dim: int, hidden: int, select: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, dim: int, hidden: int, kernel: Kernel, select: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
+        self.kernel: Kernel = kernel
         self.select = select
         self.gate = Linear(dim, hidden, bias=False)
         self.up = Linear(dim, hidden, bias=False)
@@ -85,7 +89,7 @@ class _SwiGLU(nn.Module):
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
-        u_BTF = F.silu(self.gate(x_BTD)) * self.up(x_BTD)
+        u_BTF = gated(self.gate(x_BTD), self.up(x_BTD), self.kernel)
         if self.select is not None:
             u_BTF = self.select(u_BTF)
         return self.out(u_BTF), {}
@@ -132,9 +136,9 @@ class SwiGLU:
     def role(self) -> Role:
         return "channel"
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
-        return _SwiGLU(shape.dim, _hidden("swiglu", self.expand, shape.dim))
+        return _SwiGLU(shape.dim, _hidden("swiglu", self.expand, shape.dim), kernel)
 
     def params(self, shape: Shape) -> int:
         return 3 * shape.dim * _hidden("swiglu", self.expand, shape.dim)
@@ -162,7 +166,7 @@ class MLP:
     def role(self) -> Role:
         return "channel"
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
         return _MLP(shape.dim, _hidden("mlp", self.expand, shape.dim), _ACTS[self.act])
 
@@ -208,14 +212,14 @@ class Sparse:
         # The small step back undoes products such as 0.07 * 100 = 7.000000000000001.
         return max(1, math.ceil(self.k_ratio * _hidden("sparse", self.expand, shape.dim) - 1e-9))
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
         k, hard = self.kept(shape), keep_largest_reference if kernel == "reference" else keep_largest
 
         def select(u_BTF: Tensor) -> Tensor:
             return hard(u_BTF, k) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
 
-        return _SwiGLU(shape.dim, _hidden("sparse", self.expand, shape.dim), select)
+        return _SwiGLU(shape.dim, _hidden("sparse", self.expand, shape.dim), kernel, select)
 
     def params(self, shape: Shape) -> int:
         return 3 * shape.dim * _hidden("sparse", self.expand, shape.dim)

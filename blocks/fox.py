@@ -15,11 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.attention import key_value_heads, keys_seen
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.parts import ShortConv, make_norm
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
+from blocks.kernels import ops
+from blocks.parts import ShortConv, gated, make_norm
 from blocks.products import Linear
 
-__all__ = ["FoX", "forgetting_attention", "forgetting_attention_reference"]
+__all__ = ["CORES", "FoX", "forgetting_attention", "forgetting_attention_reference"]
 
 PIECE = 64
 """Queries that the fast form handles at once: on CPU the best figure from 64 to 512 tokens."""
@@ -91,24 +103,39 @@ def _attend(q_BHCK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, bias_BHS: Tensor) ->
     return torch.bmm(weights, v).unflatten(0, q_BHCK.shape[:2])
 
 
+def _by_c(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+) -> tuple[Tensor, Tensor]:
+    o_BTHK = ops.attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
+    return o_BTHK, _fade(faded_BPH, log_f_BTH)
+
+
+CORES: Cores = {
+    "torch": forgetting_attention,
+    "c": _by_c,
+    "reference": forgetting_attention_reference,
+}
+
+
 class _Mixer(nn.Module):
     def __init__(self, block: FoX, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         groups, self.width = block.widths(shape)
-        self.core = forgetting_attention_reference if kernel == "reference" else forgetting_attention
+        self.kernel: Kernel = kernel
+        self.core = core_of(CORES, kernel)
         inner, kept = shape.heads * self.width, groups * self.width
         self.q = Linear(shape.dim, inner, bias=False)
         self.k = Linear(shape.dim, kept, bias=False)
         self.v = Linear(shape.dim, kept, bias=False)
         self.forget = Linear(shape.dim, shape.heads)
         nn.init.constant_(self.forget.bias, block.forget_bias)
-        self.k_conv = ShortConv(kept, block.conv) if block.conv else None
-        self.v_conv = ShortConv(kept, block.conv) if block.conv else None
-        self.q_norm = make_norm(shape, self.width) if block.qk_norm else None
-        self.k_norm = make_norm(shape, self.width) if block.qk_norm else None
-        self.out_norm = make_norm(shape, self.width) if block.output_norm else None
+        self.k_conv = ShortConv(kept, block.conv, kernel=kernel) if block.conv else None
+        self.v_conv = ShortConv(kept, block.conv, kernel=kernel) if block.conv else None
+        self.q_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
+        self.k_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
+        self.out_norm = make_norm(shape, self.width, kernel) if block.output_norm else None
         self.gate = Linear(shape.dim, inner, bias=False) if block.output_gate else None
-        self.gate_act = F.silu if block.output_gate == "silu" else torch.sigmoid
+        self.gate_act = block.output_gate
         self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
@@ -134,7 +161,8 @@ class _Mixer(nn.Module):
             o = self.out_norm(o)
         o = o.flatten(2)
         if self.gate is not None:
-            o = o * self.gate_act(self.gate(x_BTD))
+            gate = self.gate(x_BTD)
+            o = gated(gate, o, self.kernel) if self.gate_act == "silu" else o * gate.sigmoid()
         return self.out(o), after
 
 
@@ -176,7 +204,7 @@ class FoX:
         width = split_heads_dim(shape.dim, shape.heads, "fox: the model")
         return key_value_heads("fox", self.kv_heads, shape), width
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
         return _Mixer(self, shape, kernel)
 

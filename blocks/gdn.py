@@ -15,9 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import ShortConv, inverse_softplus, l2_normalise, make_norm
+from blocks.kernels import ops
+from blocks.parts import ShortConv, gated, inverse_softplus, l2_normalise, make_norm
 from blocks.products import Linear
 
 __all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
@@ -157,17 +169,18 @@ class _Mixer(nn.Module):
     def __init__(self, block: GDN, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
-        self.beta_max, self.core = block.beta_max, _CORES[kernel]
+        self.beta_max, self.core = block.beta_max, core_of(_CORES, kernel)
+        self.kernel: Kernel = kernel
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values (mixed over time together), decay, write strength, gate.
         self.split = [2 * keys + values, self.heads, self.heads, values if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
-        self.conv = ShortConv(self.split[0], block.conv) if block.conv else None
+        self.conv = ShortConv(self.split[0], block.conv, kernel=kernel) if block.conv else None
         # Mamba-2's start (Dao & Gu 2024): a pace A from 1 to 16 and a step from 1e-3 to 1e-1, log-uniform.
         self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.step_bias = nn.Parameter(inverse_softplus(step))
-        self.norm = make_norm(shape, self.v) if block.norm else None
+        self.norm = make_norm(shape, self.v, kernel) if block.norm else None
         self.out = Linear(values, shape.dim, bias=False)
 
     def forward(
@@ -182,21 +195,32 @@ class _Mixer(nn.Module):
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
         mixed = at_least_fp32(mixed)
         qk, v = mixed.split([2 * self.heads * self.k, self.heads * self.v], dim=-1)
-        q, k = l2_normalise(qk.unflatten(-1, (2, self.heads, self.k))).unbind(2)
+        q, k = self._unit(qk)
         step = F.softplus(at_least_fp32(step) + at_least_fp32(self.step_bias))
         log_a = -at_least_fp32(self.log_pace).exp() * step
         b = self.beta_max * at_least_fp32(write).sigmoid()
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
-        o, after["s"] = self.core(q * self.k**-0.5, k, v.unflatten(-1, (self.heads, -1)), log_a, b, s)
+        o, after["s"] = self.core(q, k, v.unflatten(-1, (self.heads, -1)), log_a, b, s)
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
-        return self.out(o * F.silu(gate) if gate.shape[-1] else o), after
+        return self.out(gated(gate, o, self.kernel) if gate.shape[-1] else o), after
+
+    def _unit(self, qk_BTX: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries at length K^-1/2 and keys at length 1, [B, T, H, K] each."""
+        if self.kernel == "c":
+            return ops.unit_heads(qk_BTX, self.heads)
+        q, k = l2_normalise(qk_BTX.unflatten(-1, (2, self.heads, self.k))).unbind(2)
+        return q * self.k**-0.5, k
 
 
-_CORES = {"auto": gated_delta_chunked, "reference": gated_delta_reference}
+_CORES: Cores = {
+    "torch": gated_delta_chunked,
+    "c": ops.gated_delta,
+    "reference": gated_delta_reference,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +266,7 @@ class GDN:
             split_heads_dim(values, shape.heads, f"gdn: with expand_v={self.expand_v:g} the value"),
         )
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""
         return _Mixer(self, shape, kernel)
 

@@ -10,7 +10,7 @@ B batch, T time, D model width, H heads, G key-value heads, K key width, V value
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,11 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.attention import key_value_heads, keys_seen
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
-from blocks.fox import forgetting_attention, forgetting_attention_reference
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
+from blocks.fox import CORES as FOX_CORES
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
-from blocks.parts import RMSNorm, ShortConv, inverse_softplus
+from blocks.kernels import ops
+from blocks.parts import RMSNorm, ShortConv, gated, inverse_softplus
 from blocks.products import Linear
 
 __all__ = ["GenesisFoX", "GenesisGLA", "Rule", "l2_normalise_outside"]
@@ -60,18 +72,19 @@ class _GLA(nn.Module):
         self.heads, self.groups, self.k, self.v = shape.heads, *block.widths(shape)
         self.rule: Rule = block.rule
         self.chunk, self.rotary = block.chunk, block.rotary(shape)
-        self.core = _CORES[block.rule][kernel]
+        self.kernel: Kernel = kernel
+        self.core = core_of(_CORES[block.rule], kernel)
         keys, values = self.groups * self.k, self.groups * self.v
         inner = self.heads * self.v
         # One projection: queries, keys, values (mixed over time together), decay, output gate.
         self.split = [self.heads * self.k + keys + values, self.heads, inner]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.write = Linear(shape.dim, self.heads)
-        self.conv = ShortConv(self.split[0], block.conv)
+        self.conv = ShortConv(self.split[0], block.conv, kernel=kernel)
         self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(0.5, 8).log())
         step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
         self.step_bias = nn.Parameter(inverse_softplus(step))
-        self.norm = RMSNorm(self.v, NORM_EPS)
+        self.norm = RMSNorm(self.v, NORM_EPS, kernel=kernel)
         self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
@@ -100,7 +113,7 @@ class _GLA(nn.Module):
         else:
             o, after["s"] = self.core(*given, memory["s"])
         o = self.norm(o).flatten(2).to(x_BTD.dtype)
-        return self.out(o * F.silu(gate)), after
+        return self.out(gated(gate, o, self.kernel)), after
 
     def _turns(self, start: int, like: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
         """The rotations of this call; with a ``context``, all layers of a model share them."""
@@ -121,10 +134,10 @@ def _start(rule: Rule, like: Tensor, heads: int, k: int, v: int) -> dict[str, Te
     return {"s": empty, "base": empty, "writes": empty, "gram": like.new_zeros(like.shape[0], heads, k, k)}
 
 
-_CORES: dict[Rule, dict[Kernel, Callable[..., Any]]] = {
-    "gated_delta": {"auto": gated_delta_chunked, "reference": gated_delta_reference},
-    "decay": {"auto": decayed, "reference": decayed_reference},
-    "chunk_delta": {"auto": chunk_delta, "reference": chunk_delta_reference},
+_CORES: dict[Rule, Cores] = {
+    "gated_delta": {"torch": gated_delta_chunked, "c": ops.gated_delta, "reference": gated_delta_reference},
+    "decay": {"torch": decayed, "reference": decayed_reference},
+    "chunk_delta": {"torch": chunk_delta, "reference": chunk_delta_reference},
 }
 
 
@@ -190,7 +203,7 @@ class GenesisGLA:
         """Channels of each key that are rotated: half of them, rounded down to an even number."""
         return 2 * (self.widths(shape)[1] // 4)
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""
         return _GLA(self, shape, kernel)
 
@@ -242,15 +255,16 @@ class _FoX(nn.Module):
     def __init__(self, block: GenesisFoX, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, (self.groups, self.width) = shape.heads, block.widths(shape)
-        self.core = forgetting_attention_reference if kernel == "reference" else forgetting_attention
+        self.kernel: Kernel = kernel
+        self.core = core_of(FOX_CORES, kernel)
         inner, kept = self.heads * self.width, self.groups * self.width
         # One projection: keys and values (mixed over time together), queries, output gate.
         self.split = [kept + inner, inner, inner]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.forget = Linear(shape.dim, self.heads)
-        self.conv = ShortConv(kept + inner, block.conv)
+        self.conv = ShortConv(kept + inner, block.conv, kernel=kernel)
         self.q_norm, self.k_norm = _HeadNorm(self.heads, self.width), _HeadNorm(self.groups, self.width)
-        self.norm = RMSNorm(self.width)
+        self.norm = RMSNorm(self.width, kernel=kernel)
         self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
@@ -271,7 +285,7 @@ class _FoX(nn.Module):
         shared = k.repeat_interleave(self.heads // self.groups, dim=2)
         o, faded = self.core(q, shared, v, log_f, faded)
         o = self.norm(o).flatten(2)
-        return self.out(o * F.silu(gate)), {"conv": tail, "k": k, "v": v, "faded": faded}
+        return self.out(gated(gate, o, self.kernel)), {"conv": tail, "k": k, "v": v, "faded": faded}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +314,7 @@ class GenesisFoX:
         width = split_heads_dim(shape.dim, shape.heads, "genesis_fox: the model")
         return key_value_heads("genesis_fox", self.kv_heads, shape), width
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
         return _FoX(self, shape, kernel)
 

@@ -263,7 +263,7 @@ class GenesisModel(nn.Module):
         self,
         config: GenesisConfig = GENESIS_152M,
         mode: Mode | ModeParts = "documented",
-        kernel: Kernel = "auto",
+        kernel: Kernel = "torch",
     ) -> None:
         super().__init__()
         if not isinstance(mode, ModeParts) and mode not in MODES:

@@ -12,9 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.parts import ShortConv, make_norm
+from blocks.kernels import ops
+from blocks.parts import ShortConv, gated, make_norm
 from blocks.products import Linear
 
 __all__ = ["GLA", "gla_chunked", "gla_reference"]
@@ -75,14 +87,15 @@ class _Mixer(nn.Module):
     def __init__(self, block: GLA, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
-        self.core = _CORES[kernel]
+        self.kernel: Kernel = kernel
+        self.core = core_of(_CORES, kernel)
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values, the narrow input of the decay, the output gate.
         self.split = [2 * keys + values, block.rank, values if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.decay = Linear(block.rank, keys)
-        self.conv = ShortConv(self.split[0], block.conv) if block.conv else None
-        self.norm = make_norm(shape, self.v) if block.norm else None
+        self.conv = ShortConv(self.split[0], block.conv, kernel=kernel) if block.conv else None
+        self.norm = make_norm(shape, self.v, kernel) if block.norm else None
         self.out = Linear(values, shape.dim, bias=False)
 
     def forward(
@@ -104,10 +117,10 @@ class _Mixer(nn.Module):
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
-        return self.out(o * F.silu(gate) if gate.shape[-1] else o), after
+        return self.out(gated(gate, o, self.kernel) if gate.shape[-1] else o), after
 
 
-_CORES = {"auto": gla_chunked, "reference": gla_reference}
+_CORES: Cores = {"torch": gla_chunked, "c": ops.gated_linear, "reference": gla_reference}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +164,7 @@ class GLA:
             split_heads_dim(values, shape.heads, f"gla: with expand_v={self.expand_v:g} the value"),
         )
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""
         return _Mixer(self, shape, kernel)
 

@@ -13,8 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
 from blocks.chunks import join_chunks, split_chunks
+from blocks.kernels import ops
 from blocks.products import Linear
 
 __all__ = ["LinearAttention", "linear_chunked", "linear_reference"]
@@ -50,7 +62,7 @@ class _Mixer(nn.Module):
     def __init__(self, block: LinearAttention, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
-        self.feature, self.normalise, self.core = block.feature, block.normalise, _CORES[kernel]
+        self.feature, self.normalise, self.core = block.feature, block.normalise, core_of(_CORES, kernel)
         self.project = Linear(shape.dim, 3 * shape.dim, bias=False)
         self.out = Linear(shape.dim, shape.dim, bias=False)
 
@@ -73,7 +85,7 @@ class _Mixer(nn.Module):
         return self.out(o.flatten(2).to(x_BTD.dtype)), {"s": s}
 
 
-_CORES = {"auto": linear_chunked, "reference": linear_reference}
+_CORES: Cores = {"torch": linear_chunked, "c": ops.linear_memory, "reference": linear_reference}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +118,7 @@ class LinearAttention:
         """K = V of one head. Raises OptionError where heads do not split the width."""
         return split_heads_dim(shape.dim, shape.heads, "linear: the model")
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the width."""
         return _Mixer(self, shape, kernel)
 

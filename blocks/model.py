@@ -29,11 +29,13 @@ class Stack(nn.Module):
     the tokens. Channel mixers start small by themselves, and scaled too they slow learning down (see LOG.md).
     """
 
-    def __init__(self, schedule: Schedule, shape: Shape, kernel: Kernel = "auto") -> None:
+    def __init__(self, schedule: Schedule, shape: Shape, kernel: Kernel = "torch") -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.ModuleList(
-                nn.ModuleDict({"norm": make_norm(shape, shape.dim), "block": block.build(shape, kernel)})
+                nn.ModuleDict(
+                    {"norm": make_norm(shape, shape.dim, kernel), "block": block.build(shape, kernel)}
+                )
                 for block in layer
             )
             for layer in schedule
@@ -66,12 +68,12 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(
-        self, schedule: Schedule, shape: Shape, vocab: int, tied: bool = False, kernel: Kernel = "auto"
+        self, schedule: Schedule, shape: Shape, vocab: int, tied: bool = False, kernel: Kernel = "torch"
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, shape.dim)
         self.stack = Stack(schedule, shape, kernel)
-        self.norm = make_norm(shape, shape.dim)
+        self.norm = make_norm(shape, shape.dim, kernel)
         self.head = Linear(shape.dim, vocab, bias=False)
         nn.init.normal_(self.embedding.weight, std=shape.dim**-0.5 if tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -102,7 +104,7 @@ class AutoEncoder(nn.Module):
     """
 
     def __init__(
-        self, schedule: Schedule, shape: Shape, vocab: int, length: int, kernel: Kernel = "auto"
+        self, schedule: Schedule, shape: Shape, vocab: int, length: int, kernel: Kernel = "torch"
     ) -> None:
         super().__init__()
         dim = shape.dim
@@ -112,9 +114,9 @@ class AutoEncoder(nn.Module):
             *[
                 part
                 for _ in range(2)
-                for part in (make_norm(shape, dim), nn.Linear(dim, dim, bias=False), nn.GELU())
+                for part in (make_norm(shape, dim, kernel), nn.Linear(dim, dim, bias=False), nn.GELU())
             ],
-            make_norm(shape, dim),
+            make_norm(shape, dim, kernel),
             nn.Linear(dim, vocab, bias=False),
         )
         self.register_buffer("positions_PD", sinusoids(length, dim), persistent=False)

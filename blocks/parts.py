@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from blocks.base import Shape, at_least_fp32
+from blocks.base import Kernel, Shape, at_least_fp32
+from blocks.kernels import ops
 
 __all__ = [
     "RMSNorm",
     "ShortConv",
+    "gated",
     "inverse_softplus",
     "l2_normalise",
     "make_norm",
@@ -31,12 +33,16 @@ class RMSNorm(nn.Module):
     Computed in at least float32 and returned in the input's type.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-6, zero_centred: bool = False) -> None:
+    def __init__(
+        self, dim: int, eps: float = 1e-6, zero_centred: bool = False, kernel: Kernel = "torch"
+    ) -> None:
         super().__init__()
-        self.eps, self.zero_centred = eps, zero_centred
+        self.eps, self.zero_centred, self.kernel = eps, zero_centred, kernel
         self.weight = nn.Parameter(torch.zeros(dim) if zero_centred else torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel == "c":
+            return ops.rms_norm(x, self.weight, self.eps, float(self.zero_centred))
         gain = at_least_fp32(self.weight)
         if self.zero_centred:
             gain = gain + 1
@@ -69,9 +75,14 @@ class _Normed(torch.autograd.Function):
         return d_x, d_gain, None
 
 
-def make_norm(shape: Shape, dim: int) -> RMSNorm:
+def make_norm(shape: Shape, dim: int, kernel: Kernel = "torch") -> RMSNorm:
     """The norm that ``shape`` names, over ``dim`` channels."""
-    return RMSNorm(dim, shape.eps, zero_centred=shape.norm == "rms_zero")
+    return RMSNorm(dim, shape.eps, zero_centred=shape.norm == "rms_zero", kernel=kernel)
+
+
+def gated(gate: Tensor, x: Tensor, kernel: Kernel) -> Tensor:
+    """silu(gate) * x."""
+    return ops.gated(gate, x) if kernel == "c" else F.silu(gate) * x
 
 
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -144,15 +155,19 @@ class ShortConv(nn.Module):
     ``tail`` of shape [B, W-1, C]; None stands for zeros before the sequence.
     """
 
-    def __init__(self, channels: int, width: int, act: bool = True) -> None:
+    def __init__(self, channels: int, width: int, act: bool = True, kernel: Kernel = "torch") -> None:
         super().__init__()
-        self.width, self.act = width, act
+        self.width, self.act, self.kernel = width, act, kernel
         self.weight = nn.Parameter(torch.empty(channels, width))
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
 
     def forward(self, x_BTC: Tensor, tail: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if tail is None:
             tail = x_BTC.new_zeros(x_BTC.shape[0], self.width - 1, x_BTC.shape[2])
+        if self.kernel == "c":
+            last = torch.cat([tail, x_BTC[:, max(0, x_BTC.shape[1] - self.width + 1) :]], dim=1)
+            y = ops.short_conv(x_BTC, tail, self.weight, self.act)
+            return y, last[:, last.shape[1] - self.width + 1 :]
         padded = torch.cat([tail.to(x_BTC.dtype), x_BTC], dim=1)
         y = (
             _Taps.apply(padded, self.weight)

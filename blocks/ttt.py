@@ -13,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, split_heads_dim
+from blocks.base import (
+    Context,
+    Cores,
+    Kernel,
+    OptionError,
+    Role,
+    Shape,
+    State,
+    at_least_fp32,
+    core_of,
+    split_heads_dim,
+)
 from blocks.chunks import join_chunks, split_chunks
 from blocks.parts import ShortConv, make_norm
 from blocks.products import Linear
@@ -124,17 +135,17 @@ class _Mixer(nn.Module):
     def __init__(self, block: TTT, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
-        self.mini_batch, self.lr, self.core = block.mini_batch, block.lr, _CORES[kernel]
+        self.mini_batch, self.lr, self.core = block.mini_batch, block.lr, core_of(_CORES, kernel)
         # One projection: queries, keys and values, the inner learning rate, the output gate.
         self.split = [3 * shape.dim, self.heads, shape.dim if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
-        self.conv = ShortConv(3 * shape.dim, block.conv, act=False) if block.conv else None
+        self.conv = ShortConv(3 * shape.dim, block.conv, act=False, kernel=kernel) if block.conv else None
         self.rate_bias = nn.Parameter(torch.zeros(self.heads))
         self.inner_weight = nn.Parameter(torch.randn(self.heads, self.width, self.width) * 0.02)
         self.inner_bias = nn.Parameter(torch.zeros(self.heads, self.width))
         self.inner_norm_gain = nn.Parameter(torch.ones(self.heads, self.width))
         self.inner_norm_bias = nn.Parameter(torch.zeros(self.heads, self.width))
-        self.norm = make_norm(shape, shape.dim)
+        self.norm = make_norm(shape, shape.dim, kernel)
         self.out = Linear(shape.dim, shape.dim, bias=False)
 
     def _start(self, batch: int) -> Inner:
@@ -164,7 +175,7 @@ class _Mixer(nn.Module):
         return self.out(o * F.gelu(gate, approximate="tanh") if gate.shape[-1] else o), after
 
 
-_CORES = {"auto": ttt_dual, "reference": ttt_reference}
+_CORES: Cores = {"torch": ttt_dual, "reference": ttt_reference}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +215,7 @@ class TTT:
             raise OptionError("ttt: heads of 1 channel have nothing to normalise; use fewer heads")
         return width
 
-    def build(self, shape: Shape, kernel: Kernel = "auto") -> nn.Module:
+    def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the width."""
         return _Mixer(self, shape, kernel)
 

@@ -102,7 +102,7 @@ def _forms(name: str, cls: type[Block]) -> Check:
     shape, block = Shape(dim=64, heads=4), cls()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        fast = block.build(shape, "auto").double()
+        fast = block.build(shape, "torch").double()
         reference = block.build(shape, "reference").double()
         x_BTD = torch.randn(2, 70, shape.dim, dtype=torch.float64)
     reference.load_state_dict(fast.state_dict())

@@ -1,4 +1,7 @@
-"""The contract's parameters: every block of the registry, and of a user's file given with --blocks FILE."""
+"""The contract's parameters: every block of the registry, and of a user's file given with --blocks FILE.
+
+What holds of a block holds of every kernel that computes it.
+"""
 
 from collections.abc import Mapping
 
@@ -6,8 +9,11 @@ import pytest
 
 from blocks import BLOCKS
 from blocks.base import Block
+from blocks.kernels.native import compiler
 from blocks.user import load_blocks
 from tests.blocks.harness import cases
+
+NEEDS_COMPILER = pytest.mark.skipif(compiler() is None, reason="no C compiler here: apt install gcc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,3 +34,5 @@ def known(request: pytest.FixtureRequest) -> Mapping[str, type[Block]]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "block_text" in metafunc.fixturenames:
         metafunc.parametrize("block_text", cases(_known(metafunc.config)))
+    if "kernel" in metafunc.fixturenames:
+        metafunc.parametrize("kernel", ["torch", pytest.param("c", marks=NEEDS_COMPILER)])

@@ -15,10 +15,12 @@ from torch import Generator, Tensor
 
 from blocks.attention import attention, attention_reference
 from blocks.ffn import keep_largest, keep_largest_reference
-from blocks.fox import forgetting_attention, forgetting_attention_reference
+from blocks.fox import CORES as FOX
+from blocks.fox import forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.gla import gla_chunked, gla_reference
+from blocks.kernels import ops
 from blocks.linear import linear_chunked, linear_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
 
@@ -29,11 +31,11 @@ B, T, H, K, V = 2, 130, 2, 8, 12
 
 @dataclass(frozen=True)
 class Core:
-    """A core function of ``block`` in its two forms, and its hard inputs by name."""
+    """A core function of ``block``: its reference, its fast forms by kernel, and its hard inputs by name."""
 
     block: str
     reference: Callable[..., Any]
-    fast: Callable[..., Any]
+    forms: Mapping[str, Callable[..., Any]]
     inputs: Mapping[str, Draw]
 
 
@@ -236,35 +238,37 @@ DELTA: dict[str, Draw] = {
     "late_decay": _delta_late_decay,
 }
 
+FORGETTING = {kernel: form for kernel, form in FOX.items() if kernel != "reference"}
+
 CORES: dict[str, Core] = {
     "attention": Core(
         "attn",
         partial(attention_reference, window=None),
-        partial(attention, window=None),
+        {"torch": partial(attention, window=None), "c": ops.attention},
         {"sharp": _sharp, "same_keys": _same_keys},
     ),
     "attention_window": Core(
         "attn",
         partial(attention_reference, window=9),
-        partial(attention, window=9),
+        {"torch": partial(attention, window=9)},
         {"sharp": _sharp, "same_keys": _same_keys},
     ),
     "forgetting_attention": Core(
         "fox",
         forgetting_attention_reference,
-        forgetting_attention,
+        FORGETTING,
         {"gates_80": _fox_gates, "decay_20": _fox_decay, "late_decay": _fox_late_decay, "sharp": _fox_sharp},
     ),
     "gated_delta": Core(
         "gdn",
         gated_delta_reference,
-        gated_delta_chunked,
+        {"torch": gated_delta_chunked, "c": ops.gated_delta},
         {**DELTA, "same_keys_twice": partial(_delta_same_keys, strength=2.0)},
     ),
     "gla": Core(
         "gla",
         gla_reference,
-        gla_chunked,
+        {"torch": gla_chunked, "c": ops.gated_linear},
         {
             "gates_80": _gla_gates,
             "decay_20": _gla_decay,
@@ -275,26 +279,29 @@ CORES: dict[str, Core] = {
     "decayed": Core(
         "genesis_gla",
         decayed_reference,
-        decayed,
+        {"torch": decayed},
         {name: _decayed(draw) for name, draw in DELTA.items()},
     ),
     "chunk_delta": Core(
         "genesis_gla",
         partial(_from_the_middle, chunk_delta_reference),
-        partial(_from_the_middle, chunk_delta),
+        {"torch": partial(_from_the_middle, chunk_delta)},
         {name: _chunk_delta(draw) for name, draw in DELTA.items()},
     ),
-    "genesis_fox": Core(
-        "genesis_fox", forgetting_attention_reference, forgetting_attention, {"gates_80": _fox_gates}
+    "genesis_fox": Core("genesis_fox", forgetting_attention_reference, FORGETTING, {"gates_80": _fox_gates}),
+    "linear": Core(
+        "linear",
+        linear_reference,
+        {"torch": linear_chunked, "c": ops.linear_memory},
+        {"same_keys": _linear_same_keys},
     ),
-    "linear": Core("linear", linear_reference, linear_chunked, {"same_keys": _linear_same_keys}),
     "ttt": Core(
         "ttt",
         partial(_inner_model, ttt_reference),
-        partial(_inner_model, ttt_dual),
+        {"torch": partial(_inner_model, ttt_dual)},
         {"same_keys": _ttt_same_keys, "gates_80": _ttt_gates},
     ),
     "keep_largest": Core(
-        "sparse", partial(keep_largest_reference, k=5), partial(keep_largest, k=5), {"ties": _ties}
+        "sparse", partial(keep_largest_reference, k=5), {"torch": partial(keep_largest, k=5)}, {"ties": _ties}
     ),
 }

@@ -34,7 +34,7 @@ def block_of(text: str, blocks: Mapping[str, type[Block]]) -> Block:
     return block
 
 
-def build(block: Block, kernel: Kernel = "auto", shape: Shape = SHAPE, seed: int = 0) -> nn.Module:
+def build(block: Block, kernel: Kernel = "torch", shape: Shape = SHAPE, seed: int = 0) -> nn.Module:
     """A module in float64, each parameter moved off its start, where a 1 or a 0 could hide a mistake."""
     torch.manual_seed(seed)
     module = block.build(shape, kernel).double()

@@ -6,15 +6,16 @@ Shapes: B batch, T time, D width.
 
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from blocks import BLOCKS
-from blocks.base import Block, OptionError, Shape
+from blocks.base import Block, Kernel, OptionError, Shape
 from tests.blocks import tolerances
+from tests.blocks.conftest import NEEDS_COMPILER
 from tests.blocks.counting import multiply_adds
 from tests.blocks.hard import CORES
 from tests.blocks.harness import (
@@ -53,9 +54,9 @@ def cut_points(length: int) -> list[int]:
 @lengths
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shape_dtype_and_finite_gradients(
-    block: Block, block_text: str, length: int, dtype: torch.dtype
+    block: Block, kernel: Kernel, block_text: str, length: int, dtype: torch.dtype
 ) -> None:
-    module = build(block).to(dtype)
+    module = build(block, kernel).to(dtype)
     x = noise(BATCH, length, SHAPE.dim).to(dtype).requires_grad_()
     y, state = module(x)
     assert (y.shape, y.dtype) == (x.shape, dtype)
@@ -75,8 +76,8 @@ def test_shape_dtype_and_finite_gradients(
 
 
 @lengths
-def test_the_future_has_no_gradient_and_no_effect(block: Block, length: int) -> None:
-    module = build(block)
+def test_the_future_has_no_gradient_and_no_effect(block: Block, kernel: Kernel, length: int) -> None:
+    module = build(block, kernel)
     x = noise(BATCH, length, SHAPE.dim).requires_grad_()
     y, _ = module(x)
     for t in cut_points(length):
@@ -91,8 +92,8 @@ def test_the_future_has_no_gradient_and_no_effect(block: Block, length: int) -> 
 
 
 @lengths
-def test_a_prefix_gives_the_prefix(block: Block, length: int) -> None:
-    module, x = build(block), noise(BATCH, length, SHAPE.dim)
+def test_a_prefix_gives_the_prefix(block: Block, kernel: Kernel, length: int) -> None:
+    module, x = build(block, kernel), noise(BATCH, length, SHAPE.dim)
     with torch.no_grad():
         y, _ = module(x)
         for t in cut_points(length):
@@ -115,8 +116,8 @@ def splits(length: int) -> Iterator[list[int]]:
 
 
 @lengths
-def test_any_split_gives_the_unsplit_output_and_state(block: Block, length: int) -> None:
-    module, x = build(block), noise(BATCH, length, SHAPE.dim)
+def test_any_split_gives_the_unsplit_output_and_state(block: Block, kernel: Kernel, length: int) -> None:
+    module, x = build(block, kernel), noise(BATCH, length, SHAPE.dim)
     with torch.no_grad():
         y, state = module(x)
         for cuts in splits(length):
@@ -125,9 +126,9 @@ def test_any_split_gives_the_unsplit_output_and_state(block: Block, length: int)
             assert_same_state(last, dict(state), f"split {cuts}")
 
 
-def test_state_is_a_value(block: Block) -> None:
+def test_state_is_a_value(block: Block, kernel: Kernel) -> None:
     """Nothing stays on the module, nothing passed in is written to, training mode changes nothing."""
-    module, x = build(block).eval(), noise(BATCH, 9, SHAPE.dim)
+    module, x = build(block, kernel).eval(), noise(BATCH, 9, SHAPE.dim)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     kept = [dict(vars(part)) for part in module.modules()]
     with torch.no_grad():
@@ -163,8 +164,8 @@ def gradients(module: nn.Module, x: Tensor, state: Mapping[str, Any] | None) -> 
 
 @lengths
 @pytest.mark.parametrize("before", [0, 7])
-def test_the_fast_form_is_the_reference(block: Block, length: int, before: int) -> None:
-    fast, slow = build(block), build(block, "reference")
+def test_the_fast_form_is_the_reference(block: Block, kernel: Kernel, length: int, before: int) -> None:
+    fast, slow = build(block, kernel), build(block, "reference")
     x = noise(BATCH, length, SHAPE.dim)
     state = slow(noise(BATCH, before, SHAPE.dim, seed=4))[1] if before else None
     state = {k: v.detach() if isinstance(v, Tensor) else v for k, v in state.items()} if state else None
@@ -198,14 +199,12 @@ def test_stated_costs_are_the_measured_ones(block: Block, shape: Shape) -> None:
 
 
 def test_same_seed_same_weights(block: Block) -> None:
-    one, two, slow = (
-        build(block).state_dict(),
-        build(block).state_dict(),
-        build(block, "reference").state_dict(),
-    )
+    one, two = build(block).state_dict(), build(block).state_dict()
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert list(one) == list(slow), "the two kernels name their weights differently"
-    assert all(torch.equal(one[k], slow[k]) for k in one), "the two kernels start from different weights"
+    for kernel in get_args(Kernel):
+        same = build(block, kernel).state_dict()
+        assert list(one) == list(same), f"kernel {kernel} names its weights differently"
+        assert all(torch.equal(one[k], same[k]) for k in one), f"kernel {kernel} starts from other weights"
     other = build(block, seed=1).state_dict()
     assert not all(torch.equal(one[k], other[k]) for k in one)
 
@@ -223,8 +222,8 @@ def test_weights_keep_their_names(block_text: str, block: Block) -> None:
 
 
 @lengths
-def test_bf16_is_within_its_tolerance(block_text: str, block: Block, length: int) -> None:
-    half = build(block).bfloat16()
+def test_bf16_is_within_its_tolerance(block_text: str, block: Block, kernel: Kernel, length: int) -> None:
+    half = build(block, kernel).bfloat16()
     exact = build(block)
     exact.load_state_dict({k: v.double() for k, v in half.state_dict().items()})
     x = noise(BATCH, length, SHAPE.dim).bfloat16().requires_grad_()
@@ -244,8 +243,8 @@ def test_bf16_is_within_its_tolerance(block_text: str, block: Block, length: int
 
 
 @lengths
-def test_sequences_do_not_meet(block: Block, length: int) -> None:
-    module = build(block)
+def test_sequences_do_not_meet(block: Block, kernel: Kernel, length: int) -> None:
+    module = build(block, kernel)
     x = noise(3, length, SHAPE.dim).requires_grad_()
     y, state = module(x)
     (grad,) = torch.autograd.grad((y[1] * noise(*y[1].shape, seed=2)).sum(), x)
@@ -260,7 +259,12 @@ def test_sequences_do_not_meet(block: Block, length: int) -> None:
 
 # 10. Hard inputs.
 
-HARD = [(core, case) for core, entry in CORES.items() for case in entry.inputs]
+HARD = [
+    pytest.param(core, case, form, marks=NEEDS_COMPILER if form == "c" else ())
+    for core, entry in CORES.items()
+    for case in entry.inputs
+    for form in entry.forms
+]
 
 
 def core_gradients(function: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -273,16 +277,17 @@ def core_gradients(function: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     return [*out, *torch.autograd.grad(loss, inputs, materialize_grads=True)]
 
 
-@pytest.mark.parametrize("core,case", HARD, ids=lambda x: x)
-def test_hard_inputs_stay_finite_and_right(core: str, case: str) -> None:
+@pytest.mark.parametrize("core,case,form", HARD, ids=lambda x: x)
+def test_hard_inputs_stay_finite_and_right(core: str, case: str, form: str) -> None:
     entry = CORES[core]
+    fast = entry.forms[form]
     narrow = tuple(t.float() for t in entry.inputs[case](torch.Generator().manual_seed(0)))
     wide = tuple(t.double() for t in narrow)
     expected = core_gradients(entry.reference, wide)
-    for i, (got, right) in enumerate(zip(core_gradients(entry.fast, wide), expected, strict=True)):
+    for i, (got, right) in enumerate(zip(core_gradients(fast, wide), expected, strict=True)):
         assert_same(got, right, f"result {i} in float64")
-    allowed = tolerances.hard_float32(f"{core}/{case}")
-    for i, (got, right) in enumerate(zip(core_gradients(entry.fast, narrow), expected, strict=True)):
+    allowed = tolerances.hard_float32(f"{core}/{case}", form)
+    for i, (got, right) in enumerate(zip(core_gradients(fast, narrow), expected, strict=True)):
         assert got.isfinite().all(), f"result {i} in float32 is not finite"
         error, size = (got - right).abs().amax().item(), max(1.0, right.abs().amax().item())
         assert error <= allowed * size, f"result {i} in float32: off by {error:.1e} of {size:.1e}"
@@ -301,7 +306,8 @@ def test_tables_name_blocks_that_exist() -> None:
     assert listed <= set(BLOCKS)
     assert {text.split("(")[0] for text in stored_names()} <= set(BLOCKS)
     assert {text.split("(")[0] for text in tolerances.WITHOUT_GRADIENT} <= set(BLOCKS)
-    assert set(tolerances.HARD_FLOAT32_EXCEPTIONS) <= {f"{core}/{case}" for core, case in HARD}
+    known = {f"{core}/{case}/{form}" for core, case, form in (param.values for param in HARD)}
+    assert set(tolerances.HARD_FLOAT32_EXCEPTIONS) <= known
 
 
 def test_a_shape_that_does_not_fit_is_refused_in_one_sentence(block: Block) -> None:

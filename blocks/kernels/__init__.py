@@ -1,0 +1,1 @@
+"""Kernels beside the plain torch forms: the same functions of the same tensors, chosen by ``kernel``."""

@@ -1,0 +1,167 @@
+/* The gated delta rule, token by token (Yang et al. 2025, eq. 10): S = a S + b k (v - a S^T k)^T, o = S^T q.
+
+   q, k [B,T,H,K], v, o [B,T,H,V], log_a, b [B,T,H], s [B,H,K,V], all contiguous. The columns of S do not
+   meet, so a panel of N vectors of columns is taken through all of time by itself. The backward pass needs
+   the states again: they are kept every SEGMENT tokens and made again in between. */
+
+#define SEGMENT 32
+
+/* One token: u = b (v - a S^T k), S = a S + k u^T, o = S^T q. */
+static inline __attribute__((always_inline)) void NAME(step)(
+    int N, long K, const REAL *q, const REAL *k, const VEC *v, REAL a, REAL b, VEC *s, VEC *u, VEC *o) {
+    VEC read[4] = {0}, out[4] = {0};
+    for (long i = 0; i < K; i++)
+        for (int n = 0; n < N; n++) read[n] += k[i] * s[i * N + n];
+    for (int n = 0; n < N; n++) u[n] = b * (v[n] - a * read[n]);
+    for (long i = 0; i < K; i++)
+        for (int n = 0; n < N; n++) {
+            VEC now = a * s[i * N + n] + k[i] * u[n];
+            s[i * N + n] = now;
+            out[n] += q[i] * now;
+        }
+    if (o) for (int n = 0; n < N; n++) o[n] = out[n];
+}
+
+static inline __attribute__((always_inline)) void NAME(load_row)(int N, const REAL *from, long width, VEC *to) {
+    for (int n = 0; n < N; n++) to[n] = NAME(load)(from + n * LANES, width - n * LANES);
+}
+
+static inline __attribute__((always_inline)) void NAME(store_row)(int N, REAL *to, long width, const VEC *from) {
+    for (int n = 0; n < N; n++) NAME(store)(to + n * LANES, from[n], width - n * LANES);
+}
+
+/* Columns [0, width) of one head: pointers stand at its first token, H heads lie between tokens. */
+static inline __attribute__((always_inline)) void NAME(panel_forward)(
+    int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
+    const REAL *log_a, const REAL *b, const REAL *s0, REAL *o, REAL *s1, VEC *s) {
+    VEC row[4], u[4], out[4];
+    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, s + i * N);
+    for (long t = 0; t < T; t++) {
+        NAME(load_row)(N, v + t * H * V, width, row);
+        NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, u, out);
+        NAME(store_row)(N, o + t * H * V, width, out);
+    }
+    for (long i = 0; i < K; i++) NAME(store_row)(N, s1 + i * V, width, s + i * N);
+}
+
+/* Gradients of q, k, log_a and b are added to what the panels before have left. g holds dL/dS. */
+static inline __attribute__((always_inline)) void NAME(panel_backward)(
+    int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
+    const REAL *log_a, const REAL *b, const REAL *s0, const REAL *d_o, const REAL *d_s1,
+    REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0, VEC *scratch) {
+    const long size = K * N, segments = (T + SEGMENT - 1) / SEGMENT;
+    VEC *g = scratch, *kept = g + size, *states = kept + segments * size, *us = states + (SEGMENT + 1) * size;
+    VEC row[4], grad[4], d_u[4];
+    for (long i = 0; i < K; i++) NAME(load_row)(N, d_s1 + i * V, width, g + i * N);
+    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, kept + i * N);
+    for (long m = 0; m + 1 < segments; m++) {
+        VEC *s = kept + (m + 1) * size;
+        memcpy(s, s - size, size * sizeof(VEC));
+        for (long t = m * SEGMENT; t < (m + 1) * SEGMENT; t++) {
+            NAME(load_row)(N, v + t * H * V, width, row);
+            NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, d_u, 0);
+        }
+    }
+    for (long m = segments - 1; m >= 0; m--) {
+        const long first = m * SEGMENT, end = first + SEGMENT < T ? first + SEGMENT : T;
+        memcpy(states, kept + m * size, size * sizeof(VEC));
+        for (long t = first; t < end; t++) {
+            VEC *s = states + (t - first + 1) * size;
+            memcpy(s, s - size, size * sizeof(VEC));
+            NAME(load_row)(N, v + t * H * V, width, row);
+            NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, us + (t - first) * N, 0);
+        }
+        for (long t = end - 1; t >= first; t--) {
+            const VEC *before = states + (t - first) * size, *after = before + size, *u = us + (t - first) * N;
+            const REAL *q_t = q + t * H * K, *k_t = k + t * H * K;
+            const REAL a = EXP(log_a[t * H]), b_t = b[t * H];
+            VEC fade = {0}, strength = {0}, lanes[LANES];
+            NAME(load_row)(N, d_o + t * H * V, width, grad);
+            for (int n = 0; n < N; n++) d_u[n] = (VEC){0};
+            for (long i0 = 0; i0 < K; i0 += LANES) {
+                const long here = K - i0 < LANES ? K - i0 : LANES;
+                for (long i = 0; i < LANES; i++) lanes[i] = (VEC){0};
+                for (long i = 0; i < here; i++)
+                    for (int n = 0; n < N; n++) {
+                        const long at = (i0 + i) * N + n;
+                        g[at] += q_t[i0 + i] * grad[n];
+                        d_u[n] += k_t[i0 + i] * g[at];
+                        lanes[i] += after[at] * grad[n];
+                    }
+                VEC d = NAME(load)(d_q + t * H * K + i0, here) + NAME(sums)(lanes);
+                NAME(store)(d_q + t * H * K + i0, d, here);
+            }
+            /* u = b w, w = v - a r, r = S^T k. */
+            VEC d_w[4], d_r[4], a_r[4];
+            NAME(load_row)(N, v + t * H * V, width, row);
+            for (int n = 0; n < N; n++) d_w[n] = b_t * d_u[n], d_r[n] = -a * d_w[n], a_r[n] = (VEC){0};
+            for (long i0 = 0; i0 < K; i0 += LANES) {
+                const long here = K - i0 < LANES ? K - i0 : LANES;
+                for (long i = 0; i < LANES; i++) lanes[i] = (VEC){0};
+                for (long i = 0; i < here; i++)
+                    for (int n = 0; n < N; n++) {
+                        const long at = (i0 + i) * N + n;
+                        const VEC past = before[at], now = g[at];
+                        lanes[i] += now * u[n] + past * d_r[n];
+                        a_r[n] += k_t[i0 + i] * past;
+                        fade += now * past;
+                        g[at] = a * now + k_t[i0 + i] * d_r[n];
+                    }
+                VEC d = NAME(load)(d_k + t * H * K + i0, here) + NAME(sums)(lanes);
+                NAME(store)(d_k + t * H * K + i0, d, here);
+            }
+            for (int n = 0; n < N; n++) {
+                strength += d_u[n] * (row[n] - a * a_r[n]);
+                fade -= d_w[n] * a_r[n];
+            }
+            d_log_a[t * H] += a * NAME(sum)(fade);
+            d_b[t * H] += NAME(sum)(strength);
+            NAME(store_row)(N, d_v + t * H * V, width, d_w);
+        }
+    }
+    for (long i = 0; i < K; i++) NAME(store_row)(N, d_s0 + i * V, width, g + i * N);
+}
+
+#define PANELS(V, BODY)                                                                       \
+    for (long j = 0; j < (V); j += 4 * LANES) {                                               \
+        const long width = (V) - j < 4 * LANES ? (V) - j : 4 * LANES;                         \
+        switch ((width + LANES - 1) / LANES) {                                                \
+        case 1: { enum { N = 1 }; BODY; } break;                                              \
+        case 2: { enum { N = 2 }; BODY; } break;                                              \
+        default: { enum { N = 4 }; BODY; } break;                                             \
+        }                                                                                     \
+    }
+
+int NAME(gated_delta_forward)(
+    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *s0, REAL *o,
+    REAL *s1, long B, long T, long H, long K, long V) {
+    VEC *s = aligned_alloc(64, K * 4 * sizeof(VEC));
+    if (!s) return 1;
+    for (long i = 0; i < B * H; i++) {
+        const long head = i / H * T * H + i % H;
+        PANELS(V, NAME(panel_forward)(
+            N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
+            s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j, s))
+    }
+    free(s);
+    return 0;
+}
+
+/* d_q, d_k, d_log_a and d_b come filled with zeros. */
+int NAME(gated_delta_backward)(
+    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *s0,
+    const REAL *d_o, const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0,
+    long B, long T, long H, long K, long V) {
+    const long vectors = K * 4 * (1 + (T + SEGMENT - 1) / SEGMENT + SEGMENT + 1) + 4 * SEGMENT;
+    VEC *scratch = aligned_alloc(64, vectors * sizeof(VEC));
+    if (!scratch) return 1;
+    for (long i = 0; i < B * H; i++) {
+        const long head = i / H * T * H + i % H;
+        PANELS(V, NAME(panel_backward)(
+            N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
+            s0 + i * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
+            d_v + head * V + j, d_log_a + head, d_b + head, d_s0 + i * K * V + j, scratch))
+    }
+    free(scratch);
+    return 0;
+}
