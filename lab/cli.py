@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
+from lab.bench.command import bench
 from lab.catalogue import blocks, sample, tasks
 from lab.describe import describe
 from lab.doctor import doctor
@@ -57,7 +58,7 @@ def _add(command: Callable[..., None], to: typer.Typer) -> None:
     to.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
-for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, sample, doctor):
+for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, sample, doctor, bench):
     _add(_command, app)
 
 for _command in (info, logits, generate, chat, verify, audit, race, recipe):

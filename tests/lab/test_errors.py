@@ -126,6 +126,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "report notours": ("notours", "env.json"),
     "report other": ("other", "env.json"),
     "report newer": ("newer", "newer version", "999"),
+    "bench --only blocs": ("--only is 'blocs'", "blocks", "startup"),
+    "bench --repeats 0": ("--repeats", "'0'", "1"),
     "doctor --blocks none.py": ("none.py",),
     "blocks --blocks nothing.py": ("nothing.py", "@dataclass"),
 }
