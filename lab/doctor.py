@@ -39,7 +39,7 @@ class Check:
 def doctor(blocks: BlocksOption = None, json: JsonOption = False) -> None:
     """Check this installation; the exit code is 1 if something is broken.
 
-    Every block is built twice, in its fast and its reference form, and both are compared in float64.
+    Every block is built in its fast forms and its reference form, which are compared in float64.
 
     Examples:
       lab doctor
@@ -76,6 +76,8 @@ def _installation() -> Iterator[Check]:
 def _machine() -> Iterator[Check]:
     import torch
 
+    from blocks.kernels.native import compiler
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("cores", "ok", f"{cores} usable; torch would take {torch.get_num_threads()} threads")
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
@@ -84,6 +86,8 @@ def _machine() -> Iterator[Check]:
         yield Check("GPU", "ok", ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))))
     else:
         yield Check("GPU", "note", "none; sweeps run on the CPU")
+    found = compiler()
+    yield Check("C compiler", "ok" if found else "note", found or "none; sweeps run on kernel torch, slower")
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     yield Check("browser", "ok" if browser else "note", browser or "no chromium; tests of the report skip it")
     here = Path.cwd()
@@ -94,27 +98,29 @@ def _machine() -> Iterator[Check]:
 
 
 def _forms(name: str, cls: type[Block]) -> Check:
-    """The fast form of a block against its reference, outputs and input gradients, in float64."""
+    """The fast forms of a block against its reference, outputs and input gradients, in float64."""
     import torch
 
-    from blocks.base import Shape
+    from blocks.base import Kernel, Shape
+    from blocks.kernels.native import compiler
 
+    kernels: list[Kernel] = ["reference", "torch", "c"] if compiler() else ["reference", "torch"]
     shape, block = Shape(dim=64, heads=4), cls()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        fast = block.build(shape, "torch").double()
-        reference = block.build(shape, "reference").double()
+        modules = [block.build(shape, kernel).double() for kernel in kernels]
         x_BTD = torch.randn(2, 70, shape.dim, dtype=torch.float64)
-    reference.load_state_dict(fast.state_dict())
     found = []
-    for module in (fast, reference):
+    for module in modules:
+        module.load_state_dict(modules[0].state_dict())
         x = x_BTD.clone().requires_grad_()
         y, _ = module(x)
         (gradient,) = torch.autograd.grad(y.square().sum(), x)
         found.append((y.detach(), gradient))
     apart = max(
         float(((a - b).abs() / (1 + b.abs())).nan_to_num(torch.inf).max())
-        for a, b in zip(*found, strict=True)
+        for fast in found[1:]
+        for a, b in zip(fast, found[0], strict=True)
     )
-    detail = f"fast and reference form differ by {apart:.1e}"
+    detail = f"{' and '.join(kernels[1:])} differ from the reference by {apart:.1e}"
     return Check(f"block {name}", "ok" if apart <= AGREE else "broken", detail)

@@ -40,6 +40,8 @@ def score(
     steps: Annotated[int, typer.Option(help="Budget of training steps.")] = 400,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of data, order and weights.", min=0)] = 0,
+    kernel: Annotated[str, typer.Option(help="auto, torch or c; auto is c where a C compiler is.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of matrix products: fp32 or bf16.")] = "fp32",
     var: VarOption = None,
     blocks: BlocksOption = None,
     json: JsonOption = False,
@@ -53,6 +55,7 @@ def score(
     from blocks.base import Shape
     from blocks.schedule import show
     from sweeps.pool import use_one_thread
+    from sweeps.run import chosen_kernel
     from synthetics.difficulty import profile
     from synthetics.fit import Training, fit
     from synthetics.protocol import parse_task, show_task
@@ -61,7 +64,13 @@ def score(
     layers = read_schedule(schedule, depth, var, table_of_blocks)
     shape, setting = Shape(dim=dim, heads=heads), parse_task(task)
     usual = Training().eval_every
-    training = Training(steps=steps, lr=lr, eval_every=max(1, min(usual, steps)))
+    training = Training(
+        steps=steps,
+        lr=lr,
+        eval_every=max(1, min(usual, steps)),
+        kernel=chosen_kernel(kernel),  # pyright: ignore[reportArgumentType]
+        precision=precision,  # pyright: ignore[reportArgumentType]
+    )
     use_one_thread()  # as in a sweep, so that the same run gives the same bits here and there
     level = profile(setting)
     line = note if json else say

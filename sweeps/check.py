@@ -14,6 +14,7 @@ import torch
 
 from blocks import BLOCKS
 from blocks.base import Block, Shape
+from blocks.kernels.native import compiler
 from blocks.notation import NotationError, suggest
 from blocks.schedule import ScheduleError, names
 from sweeps import space
@@ -46,6 +47,14 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
                 ("train", "eval_every"),
                 f"is {recipe.train.eval_every}, more than the {recipe.train.steps} steps of a run; "
                 "at least one evaluation is needed",
+            )
+        )
+    if recipe.train.kernel == "c" and compiler() is None:
+        found.append(
+            (
+                ("train", "kernel"),
+                "is 'c', which needs a C compiler, and none of $CC, cc, gcc and clang is here; "
+                "install one (apt install gcc), or choose auto or torch",
             )
         )
     if not found:  # candidates of a recipe that is wrong so far would only repeat what is said above

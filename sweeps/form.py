@@ -85,7 +85,10 @@ class ShapePart(_Part):
 
 
 class TrainPart(_Part):
-    """How every run is trained; see ``synthetics.fit.Training`` for the units."""
+    """How every run is trained; see ``synthetics.fit.Training`` for the units.
+
+    kernel: ``auto`` is ``c`` where a C compiler is at hand, else ``torch``; what was taken is in the results.
+    """
 
     steps: Count = _TRAINING.steps
     batch: Count = _TRAINING.batch
@@ -93,6 +96,8 @@ class TrainPart(_Part):
     weight_decay: Decay = _TRAINING.weight_decay
     warmup: Share = _TRAINING.warmup
     clip: Positive = _TRAINING.clip
+    precision: Literal["fp32", "bf16"] = _TRAINING.precision
+    kernel: Literal["auto", "torch", "c"] = "auto"
     eval_every: Count = _TRAINING.eval_every
     eval_examples: Count = _TRAINING.eval_examples
     stop: Share = _TRAINING.stop

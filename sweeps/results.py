@@ -44,7 +44,7 @@ __all__ = [
     "write_text",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = pl.Schema(
     {
@@ -78,6 +78,8 @@ SCHEMA = pl.Schema(
         "lr": pl.Float64(),
         "weight_decay": pl.Float64(),
         "batch": pl.Int32(),
+        "precision": pl.String(),  # of the matrix products: fp32 or bf16
+        "kernel": pl.String(),  # what computed the blocks: torch or c
         "steps": pl.Int32(),  # the budget
         "threshold": pl.Float64(),
         "seed": pl.Int32(),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ import synthetics
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.cost import counts, flops_per_token, layer_role, params_by_part, state_size, strip
+from blocks.kernels.native import compiler
 from blocks.schedule import Schedule, parse
 from sweeps.form import Recipe
 from sweeps.results import SCHEMA_VERSION
@@ -83,12 +84,19 @@ def code_hash(blocks_file: Path | None = None) -> str:
     digest = hashlib.sha256(torch.__version__.encode())
     for package in (blocks, synthetics):
         root = Path(str(package.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted(path for end in ("*.py", "*.c", "*.h") for path in root.rglob(end)):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"\n{root.name}/{path.relative_to(root).as_posix()} {content}".encode())
     if blocks_file is not None:
         digest.update(b"\nuser " + hashlib.sha256(blocks_file.read_bytes()).hexdigest().encode())
     return digest.hexdigest()[:16]
+
+
+def chosen_kernel(wanted: Literal["auto", "torch", "c"]) -> Literal["torch", "c"]:
+    """The kernel that a recipe's word stands for on this machine."""
+    if wanted != "auto":
+        return wanted
+    return "torch" if compiler() is None else "c"
 
 
 def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -> Iterator[Run]:
@@ -99,6 +107,8 @@ def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -
         batch=part.batch,
         warmup=part.warmup,
         clip=part.clip,
+        precision=part.precision,
+        kernel=chosen_kernel(part.kernel),
         eval_every=part.eval_every,
         eval_examples=part.eval_examples,
         stop=part.stop,
@@ -164,6 +174,8 @@ def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) 
         "lr": run.training.lr,
         "weight_decay": run.training.weight_decay,
         "batch": run.training.batch,
+        "precision": run.training.precision,
+        "kernel": run.training.kernel,
         "steps": run.training.steps,
         "threshold": run.training.threshold,
         "seed": run.seed,

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Shape
+from blocks.base import Kernel, Shape, at_least_fp32
 from blocks.model import AutoEncoder, LanguageModel
 from blocks.schedule import Schedule
 from synthetics.base import IGNORE, Batch, Task
@@ -40,8 +40,10 @@ class Training:
 
     steps: the budget. batch: rows a step. lr: peak of a linear warm-up over the share ``warmup`` of the
     budget, then half a cosine to a tenth of it. weight_decay: on matrices, not on vectors. clip: gradient
-    norm. Every ``eval_every`` steps ``eval_examples`` rows each of the validation and the test split are
-    scored; the run is solved once validation accuracy reaches ``stop``. threshold: for steps_to.
+    norm. precision: of the matrix products; ``bf16`` keeps 8 bits of each factor, weights stay float32.
+    kernel: what computes the blocks (``blocks.base.Kernel``). Every ``eval_every`` steps ``eval_examples``
+    rows each of the validation and the test split are scored; the run is solved once validation accuracy
+    reaches ``stop``. threshold: for steps_to.
     """
 
     steps: int = 400
@@ -50,6 +52,8 @@ class Training:
     weight_decay: float = 0.1
     warmup: float = 0.1
     clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    kernel: Literal["torch", "c"] = "torch"
     eval_every: int = 25
     eval_examples: int = 256
     stop: float = 0.999
@@ -68,6 +72,11 @@ class Training:
         for name in ("warmup", "stop", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"train: {name} is {getattr(self, name)}; it must be between 0 and 1")
+        for name, known in (("precision", ("fp32", "bf16")), ("kernel", ("torch", "c"))):
+            if getattr(self, name) not in known:
+                raise TrainingError(
+                    f"train: {name} is {getattr(self, name)!r}; known are {' and '.join(known)}"
+                )
         if self.eval_every > self.steps:
             raise TrainingError(
                 f"train: eval_every is {self.eval_every}, more than the {self.steps} steps of a run; "
@@ -126,13 +135,20 @@ def _seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def build_model(schedule: Schedule, shape: Shape, task: Task, seed: int) -> nn.Module:
+def build_model(
+    schedule: Schedule, shape: Shape, task: Task, seed: int, kernel: Kernel = "torch"
+) -> nn.Module:
     """The model that a task asks for, its weights a function of ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed("weights", seed))
         if task.head == "autoencoder":
-            return AutoEncoder(schedule, shape, task.vocab, length=task.tokens)
-        return LanguageModel(schedule, shape, task.vocab)
+            return AutoEncoder(schedule, shape, task.vocab, length=task.tokens, kernel=kernel)
+        return LanguageModel(schedule, shape, task.vocab, kernel=kernel)
+
+
+def _precision(training: Training) -> torch.autocast:
+    """Where the products of a run are taken."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16")
 
 
 def _optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
@@ -158,12 +174,13 @@ def _batches(data: Batch, training: Training, seed: int) -> Iterator[tuple[Tenso
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, data: Batch, batch: int = 128) -> np.ndarray | None:
+def _predict(model: nn.Module, data: Batch, training: Training, batch: int = 128) -> np.ndarray | None:
     """Most likely token at each position, [N, T]; None if any logit is not finite."""
     model.eval()
     guesses, sound = [], True
     for rows in torch.from_numpy(data.inputs).split(batch):
-        logits = model(rows)[0]
+        with _precision(training):
+            logits = model(rows)[0]
         sound = sound and bool(torch.isfinite(logits).all())
         guesses.append(logits.argmax(-1))
     model.train()
@@ -182,7 +199,7 @@ def fit(
     train = draw(task, "train", seed, task.train_examples)
     valid = draw(task, "valid", seed, training.eval_examples)
     test = draw(task, "test", seed, training.eval_examples)
-    model = build_model(schedule, shape, task, seed)
+    model = build_model(schedule, shape, task, seed, training.kernel)
     optimizer = _optimizer(model, training)
     curve: list[Point] = []
     losses: list[Tensor] = []
@@ -195,7 +212,7 @@ def fit(
         losses.append(loss)
         if step % training.eval_every and step < training.steps:
             continue
-        valid_NT, test_NT = _predict(model, valid), _predict(model, test)
+        valid_NT, test_NT = _predict(model, valid, training), _predict(model, test, training)
         if valid_NT is None or test_NT is None:
             # The last update broke the model; the loss before it was still fine.
             problem = _where_it_broke(model, inputs_BT, step, float(loss), math.nan)
@@ -231,8 +248,9 @@ def _step(
     """One optimiser step; the loss, and what went wrong (empty if nothing did)."""
     for group in optimizer.param_groups:
         group["lr"] = training.lr_at(step - 1)
-    logits_BTV, _ = model(inputs_BT)
-    loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE)
+    with _precision(training):
+        logits_BTV, _ = model(inputs_BT)
+    loss = F.cross_entropy(at_least_fp32(logits_BTV).flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)

@@ -119,6 +119,8 @@ def _run(
                 "lr": lr,
                 "weight_decay": 0.1,
                 "batch": 32,
+                "precision": "fp32",
+                "kernel": "torch",
                 "steps": STEPS[-1],
                 "threshold": 0.5,
                 "seed": seed,

@@ -1,13 +1,16 @@
 """Recipes: every problem is found before anything runs, and says where it stands."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import blocks
 from blocks import BLOCKS
 from sweeps import space
 from sweeps.recipe import Recipe, RecipeError, find, load, loads, shipped
+from sweeps.run import code_hash, runs_of
 
 GOOD = """\
 name: ratios
@@ -236,3 +239,39 @@ def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seeds = 4
     assert isinstance(recipe, Recipe)
+
+
+def test_a_kernel_is_what_the_machine_has_and_part_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernels(*overrides: str) -> set[tuple[str, str]]:
+        recipe = loads(GOOD, "x.yaml", overrides)
+        (first, *_), (task,) = space.candidates(recipe), space.task_texts(recipe)
+        return {(run.training.kernel, run.key("code")) for run in runs_of(recipe, first, [task], 0)}
+
+    monkeypatch.setenv("CC", "no-such-compiler")
+    ((without, slow),) = kernels()
+    assert without == "torch"
+    assert kernels("train.kernel=torch") == {("torch", slow)}
+    refused = problems("train.kernel=c")
+    assert len(refused) == 1 and "train.kernel: is 'c', which needs a C compiler" in refused[0]
+    assert refused[0].endswith("or choose auto or torch")
+    monkeypatch.setenv("CC", "true")  # any program that is there
+    ((with_one, fast),) = kernels()
+    assert with_one == "c" and fast != slow
+    ((_, rounded),) = kernels("train.precision=bf16")
+    assert rounded != fast
+
+
+def test_the_sources_of_the_kernels_are_part_of_the_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A changed kernel gives other bits, so that finished runs are trained again."""
+    before = code_hash()
+    copy = tmp_path / "blocks"
+    shutil.copytree(Path(str(blocks.__file__)).parent, copy)
+    monkeypatch.setattr(blocks, "__file__", str(copy / "__init__.py"))
+    assert code_hash() == before
+    for name in ("kernels/rows.h", "kernels/kernels.c", "gdn.py"):
+        was = (copy / name).read_text()
+        (copy / name).write_text(was + "\n")
+        assert code_hash() != before, name
+        (copy / name).write_text(was)

@@ -1,12 +1,14 @@
 """Laws of the one training loop: a function of its arguments, honest about runs that break."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from blocks.base import Shape
+from blocks.kernels import native
 from blocks.schedule import parse
 from synthetics import TASKS
 from synthetics.base import IGNORE
@@ -14,6 +16,7 @@ from synthetics.difficulty import chance
 from synthetics.fit import Fit, Training, TrainingError, build_model, fit
 from synthetics.protocol import parse_task
 from synthetics.score import accuracy, accuracy_by_position, area, madlab_accuracy, steps_to
+from tests.blocks.conftest import NEEDS_COMPILER
 
 SHAPE = Shape(dim=16, heads=2)
 SHORT = Training(steps=6, batch=4, eval_every=4, eval_examples=32)
@@ -154,3 +157,27 @@ def test_area_keeps_a_solved_run_at_its_last_value() -> None:
 def test_steps_to_is_the_first_evaluation_at_the_threshold() -> None:
     assert steps_to([10, 20, 30], [0.1, 0.5, 0.4], 0.5) == 20
     assert steps_to([10, 20, 30], [0.1, 0.2, 0.4], 0.5) is None
+
+
+@pytest.mark.parametrize("mixer", ["attn", "fox", "gdn", "gla", "linear", "ttt"])
+@pytest.mark.parametrize("kernel", [pytest.param("c", marks=NEEDS_COMPILER), "torch"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_kernels_and_precisions_start_to_learn_alike(mixer: str, kernel: Any, precision: Any) -> None:
+    """The mean loss of ten steps; later ones part, as rounding decides where a curve bends."""
+    schedule, task = parse(f"2*({mixer}, swiglu)"), parse_task("recall(vocab=8, length=16)")
+    usual = Training(steps=10, eval_every=10, eval_examples=32, batch=8)
+    losses = [
+        fit(schedule, SHAPE, task, training, seed=1).curve[0].loss
+        for training in (usual, dataclasses.replace(usual, kernel=kernel, precision=precision))
+    ]
+    assert precision == "fp32" or losses[0] != losses[1], "the option changes nothing"
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 2e-2)
+
+
+@pytest.mark.parametrize("task", ["recall(length=16)", "compression(length=8)"])
+def test_the_model_is_built_with_the_kernel_of_the_run(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    native.library.cache_clear()
+    native._function.cache_clear()
+    with pytest.raises(native.KernelError, match="needs a C compiler"):
+        fit(parse("2*(gdn, swiglu)"), SHAPE, parse_task(task), dataclasses.replace(SHORT, kernel="c"), 0)
