@@ -1,10 +1,9 @@
 /* The gated delta rule, token by token (Yang et al. 2025, eq. 10): S = a S + b k (v - a S^T k)^T, o = S^T q.
 
    q, k [B,T,H,K], v, o [B,T,H,V], log_a, b [B,T,H], s [B,H,K,V], all contiguous. The columns of S do not
-   meet, so a panel of N vectors of columns is taken through all of time by itself. The backward pass needs
-   the states again: they are kept every SEGMENT tokens and made again in between. */
-
-#define SEGMENT 32
+   meet, so a panel of N vectors of columns is taken through all of time by itself. The backward pass needs the
+   states again: those before every SEGMENT-th token are kept [B,H,T/SEGMENT rounded up,K,V], the others made
+   again. */
 
 /* One token: u = b (v - a S^T k), S = a S + k u^T, o = S^T q. */
 static inline __attribute__((always_inline)) void NAME(step)(
@@ -30,41 +29,43 @@ static inline __attribute__((always_inline)) void NAME(store_row)(int N, REAL *t
     for (int n = 0; n < N; n++) NAME(store)(to + n * LANES, from[n], width - n * LANES);
 }
 
+static inline __attribute__((always_inline)) void NAME(load_state)(
+    int N, const REAL *from, long width, long K, long V, VEC *s) {
+    for (long i = 0; i < K; i++) NAME(load_row)(N, from + i * V, width, s + i * N);
+}
+
+static inline __attribute__((always_inline)) void NAME(store_state)(
+    int N, REAL *to, long width, long K, long V, const VEC *s) {
+    for (long i = 0; i < K; i++) NAME(store_row)(N, to + i * V, width, s + i * N);
+}
+
 /* Columns [0, width) of one head: pointers stand at its first token, H heads lie between tokens. */
 static inline __attribute__((always_inline)) void NAME(panel_forward)(
     int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
-    const REAL *log_a, const REAL *b, const REAL *s0, REAL *o, REAL *s1, VEC *s) {
+    const REAL *log_a, const REAL *b, const REAL *s0, REAL *o, REAL *s1, REAL *kept, VEC *s) {
     VEC row[4], u[4], out[4];
-    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, s + i * N);
+    NAME(load_state)(N, s0, width, K, V, s);
     for (long t = 0; t < T; t++) {
+        if (kept && t % SEGMENT == 0) NAME(store_state)(N, kept + t / SEGMENT * K * V, width, K, V, s);
         NAME(load_row)(N, v + t * H * V, width, row);
         NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, u, out);
         NAME(store_row)(N, o + t * H * V, width, out);
     }
-    for (long i = 0; i < K; i++) NAME(store_row)(N, s1 + i * V, width, s + i * N);
+    NAME(store_state)(N, s1, width, K, V, s);
 }
 
 /* Gradients of q, k, log_a and b are added to what the panels before have left. g holds dL/dS. */
 static inline __attribute__((always_inline)) void NAME(panel_backward)(
     int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
-    const REAL *log_a, const REAL *b, const REAL *s0, const REAL *d_o, const REAL *d_s1,
+    const REAL *log_a, const REAL *b, const REAL *kept, const REAL *d_o, const REAL *d_s1,
     REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0, VEC *scratch) {
-    const long size = K * N, segments = (T + SEGMENT - 1) / SEGMENT;
-    VEC *g = scratch, *kept = g + size, *states = kept + segments * size, *us = states + (SEGMENT + 1) * size;
+    const long size = K * N;
+    VEC *g = scratch, *states = g + size, *us = states + (SEGMENT + 1) * size;
     VEC row[4], grad[4], d_u[4];
-    for (long i = 0; i < K; i++) NAME(load_row)(N, d_s1 + i * V, width, g + i * N);
-    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, kept + i * N);
-    for (long m = 0; m + 1 < segments; m++) {
-        VEC *s = kept + (m + 1) * size;
-        memcpy(s, s - size, size * sizeof(VEC));
-        for (long t = m * SEGMENT; t < (m + 1) * SEGMENT; t++) {
-            NAME(load_row)(N, v + t * H * V, width, row);
-            NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, d_u, 0);
-        }
-    }
-    for (long m = segments - 1; m >= 0; m--) {
-        const long first = m * SEGMENT, end = first + SEGMENT < T ? first + SEGMENT : T;
-        memcpy(states, kept + m * size, size * sizeof(VEC));
+    NAME(load_state)(N, d_s1, width, K, V, g);
+    for (long first = (T - 1) / SEGMENT * SEGMENT; first >= 0; first -= SEGMENT) {
+        const long end = first + SEGMENT < T ? first + SEGMENT : T;
+        NAME(load_state)(N, kept + first / SEGMENT * K * V, width, K, V, states);
         for (long t = first; t < end; t++) {
             VEC *s = states + (t - first + 1) * size;
             memcpy(s, s - size, size * sizeof(VEC));
@@ -119,7 +120,7 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
             NAME(store_row)(N, d_v + t * H * V, width, d_w);
         }
     }
-    for (long i = 0; i < K; i++) NAME(store_row)(N, d_s0 + i * V, width, g + i * N);
+    NAME(store_state)(N, d_s0, width, K, V, g);
 }
 
 #define PANELS(V, BODY)                                                                       \
@@ -134,14 +135,15 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
 
 int NAME(gated_delta_forward)(
     const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *s0, REAL *o,
-    REAL *s1, long B, long T, long H, long K, long V) {
+    REAL *s1, REAL *kept, long B, long T, long H, long K, long V) {
+    const long segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *s = aligned_alloc(64, K * 4 * sizeof(VEC));
     if (!s) return 1;
     for (long i = 0; i < B * H; i++) {
         const long head = i / H * T * H + i % H;
         PANELS(V, NAME(panel_forward)(
             N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
-            s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j, s))
+            s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j, kept ? kept + i * segments * K * V + j : 0, s))
     }
     free(s);
     return 0;
@@ -149,17 +151,17 @@ int NAME(gated_delta_forward)(
 
 /* d_q, d_k, d_log_a and d_b come filled with zeros. */
 int NAME(gated_delta_backward)(
-    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *s0,
+    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *kept,
     const REAL *d_o, const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0,
     long B, long T, long H, long K, long V) {
-    const long vectors = K * 4 * (1 + (T + SEGMENT - 1) / SEGMENT + SEGMENT + 1) + 4 * SEGMENT;
+    const long vectors = K * 4 * (1 + SEGMENT + 1) + 4 * SEGMENT, segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *scratch = aligned_alloc(64, vectors * sizeof(VEC));
     if (!scratch) return 1;
     for (long i = 0; i < B * H; i++) {
         const long head = i / H * T * H + i % H;
         PANELS(V, NAME(panel_backward)(
             N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
-            s0 + i * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
+            kept + i * segments * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
             d_v + head * V + j, d_log_a + head, d_b + head, d_s0 + i * K * V + j, scratch))
     }
     free(scratch);

@@ -24,40 +24,31 @@ static inline void NAME(keep)(long K, const REAL *log_a, REAL *a) {
 
 static inline __attribute__((always_inline)) void NAME(linear_panel_forward)(
     int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
-    const REAL *log_a, const REAL *s0, REAL *o, REAL *s1, VEC *s, REAL *a) {
+    const REAL *log_a, const REAL *s0, REAL *o, REAL *s1, REAL *kept, VEC *s, REAL *a) {
     VEC row[4], out[4];
-    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, s + i * N);
+    NAME(load_state)(N, s0, width, K, V, s);
     for (long t = 0; t < T; t++) {
+        if (kept && t % SEGMENT == 0) NAME(store_state)(N, kept + t / SEGMENT * K * V, width, K, V, s);
         NAME(keep)(K, log_a ? log_a + t * H * K : 0, a);
         NAME(load_row)(N, v + t * H * V, width, row);
         NAME(add)(N, K, q + t * H * K, k + t * H * K, row, a, s, out);
         NAME(store_row)(N, o + t * H * V, width, out);
     }
-    for (long i = 0; i < K; i++) NAME(store_row)(N, s1 + i * V, width, s + i * N);
+    NAME(store_state)(N, s1, width, K, V, s);
 }
 
 /* Gradients of q, k and log_a are added to what the panels before have left. g holds dL/dS. */
 static inline __attribute__((always_inline)) void NAME(linear_panel_backward)(
     int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
-    const REAL *log_a, const REAL *s0, const REAL *d_o, const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v,
+    const REAL *log_a, const REAL *kept, const REAL *d_o, const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v,
     REAL *d_log_a, REAL *d_s0, VEC *scratch, REAL *a) {
-    const long size = K * N, segments = (T + SEGMENT - 1) / SEGMENT;
-    VEC *g = scratch, *kept = g + size, *states = kept + segments * size;
+    const long size = K * N;
+    VEC *g = scratch, *states = g + size;
     VEC row[4], grad[4], d_row[4];
-    for (long i = 0; i < K; i++) NAME(load_row)(N, d_s1 + i * V, width, g + i * N);
-    for (long i = 0; i < K; i++) NAME(load_row)(N, s0 + i * V, width, kept + i * N);
-    for (long m = 0; m + 1 < segments; m++) {
-        VEC *s = kept + (m + 1) * size;
-        memcpy(s, s - size, size * sizeof(VEC));
-        for (long t = m * SEGMENT; t < (m + 1) * SEGMENT; t++) {
-            NAME(keep)(K, log_a ? log_a + t * H * K : 0, a);
-            NAME(load_row)(N, v + t * H * V, width, row);
-            NAME(add)(N, K, q + t * H * K, k + t * H * K, row, a, s, 0);
-        }
-    }
-    for (long m = segments - 1; m >= 0; m--) {
-        const long first = m * SEGMENT, end = first + SEGMENT < T ? first + SEGMENT : T;
-        memcpy(states, kept + m * size, size * sizeof(VEC));
+    NAME(load_state)(N, d_s1, width, K, V, g);
+    for (long first = (T - 1) / SEGMENT * SEGMENT; first >= 0; first -= SEGMENT) {
+        const long end = first + SEGMENT < T ? first + SEGMENT : T;
+        NAME(load_state)(N, kept + first / SEGMENT * K * V, width, K, V, states);
         for (long t = first; t < end; t++) {
             VEC *s = states + (t - first + 1) * size;
             memcpy(s, s - size, size * sizeof(VEC));
@@ -97,19 +88,21 @@ static inline __attribute__((always_inline)) void NAME(linear_panel_backward)(
             NAME(store_row)(N, d_v + t * H * V, width, d_row);
         }
     }
-    for (long i = 0; i < K; i++) NAME(store_row)(N, d_s0 + i * V, width, g + i * N);
+    NAME(store_state)(N, d_s0, width, K, V, g);
 }
 
 int NAME(gated_linear_forward)(
-    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *s0, REAL *o, REAL *s1, long B, long T,
-    long H, long K, long V) {
+    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *s0, REAL *o, REAL *s1, REAL *kept,
+    long B, long T, long H, long K, long V) {
+    const long segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *s = aligned_alloc(64, (K * 4 + PADDED(K) / LANES) * sizeof(VEC));
     if (!s) return 1;
     for (long i = 0; i < B * H; i++) {
         const long head = i / H * T * H + i % H;
         PANELS(V, NAME(linear_panel_forward)(
             N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a ? log_a + head * K : 0,
-            s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j, s, (REAL *)(s + K * 4)))
+            s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j,
+            kept ? kept + i * segments * K * V + j : 0, s, (REAL *)(s + K * 4)))
     }
     free(s);
     return 0;
@@ -117,17 +110,17 @@ int NAME(gated_linear_forward)(
 
 /* d_q, d_k and d_log_a come filled with zeros. */
 int NAME(gated_linear_backward)(
-    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *s0, const REAL *d_o,
+    const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *kept, const REAL *d_o,
     const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_s0, long B, long T, long H, long K,
     long V) {
-    const long vectors = K * 4 * (1 + (T + SEGMENT - 1) / SEGMENT + SEGMENT + 1);
+    const long vectors = K * 4 * (1 + SEGMENT + 1), segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *scratch = aligned_alloc(64, (vectors + PADDED(K) / LANES) * sizeof(VEC));
     if (!scratch) return 1;
     for (long i = 0; i < B * H; i++) {
         const long head = i / H * T * H + i % H;
         PANELS(V, NAME(linear_panel_backward)(
             N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a ? log_a + head * K : 0,
-            s0 + i * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
+            kept + i * segments * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
             d_v + head * V + j, log_a ? d_log_a + head * K : 0, d_s0 + i * K * V + j, scratch,
             (REAL *)(scratch + vectors)))
     }

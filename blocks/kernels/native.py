@@ -21,13 +21,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["SOURCES", "KernelError", "call", "compiler", "library"]
+__all__ = ["SEGMENT", "SOURCES", "KernelError", "call", "compiler", "library"]
 
 SOURCES = tuple(sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".c", ".h")))
 """Part of what decides a run's outcome, as the Python files are."""
 
+SEGMENT = 32
+"""Tokens between two states that a recurrence keeps for its backward pass."""
+
 # No flag here lets the compiler assume that numbers are finite, or take sums in another order unasked.
-FLAGS = ("-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = (
+    f"-DSEGMENT={SEGMENT}",
+    "-march=native",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+)
 # A library per type: float32 is what runs are trained in and takes seconds to compile, float64 is for tests.
 TYPES = {torch.float32: ("f32", "-O3"), torch.float64: ("f64", "-O1", "-DWIDE")}
 
@@ -39,9 +50,9 @@ SIGNATURES = {
     "conv_backward": (7, 6, 0),
     "gate_forward": (3, 4, 0),
     "gate_backward": (5, 4, 0),
-    "gated_delta_forward": (8, 5, 0),
+    "gated_delta_forward": (9, 5, 0),
     "gated_delta_backward": (14, 5, 0),
-    "gated_linear_forward": (7, 5, 0),
+    "gated_linear_forward": (8, 5, 0),
     "gated_linear_backward": (12, 5, 0),
     "norm_forward": (3, 4, 2),
     "norm_backward": (5, 4, 2),

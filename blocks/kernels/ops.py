@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blocks.kernels.native import KernelError, call
+from blocks.kernels.native import SEGMENT, KernelError, call
 
 __all__ = [
     "attention",
@@ -150,6 +150,14 @@ class _Gate(torch.autograd.Function):
         return d_gate, d_x
 
 
+def _kept(ctx: Any, q_BTHK: Tensor, s_BHKV: Tensor) -> Tensor | None:
+    """Room for the states that the backward pass starts from; None where there will be none."""
+    if not any(ctx.needs_input_grad):
+        return None
+    (batch, heads, *size), segments = s_BHKV.shape, -(-q_BTHK.shape[1] // SEGMENT)
+    return s_BHKV.new_empty(batch, heads, segments, *size)
+
+
 def gated_delta(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, b_BTH: Tensor, s_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -162,19 +170,19 @@ class _Delta(torch.autograd.Function):
     def forward(ctx: Any, *tensors: Tensor) -> Any:
         inputs = [x.contiguous() for x in tensors]
         q, v, s = inputs[0], inputs[2], inputs[5]
-        o, last = torch.empty_like(v), torch.empty_like(s)
+        o, last, kept = torch.empty_like(v), torch.empty_like(s), _kept(ctx, q, s)
         ctx.sizes = *q.shape, v.shape[3]
-        ctx.save_for_backward(*inputs)
-        call("gated_delta_forward", q.dtype, *inputs, o, last, *ctx.sizes)
+        call("gated_delta_forward", q.dtype, *inputs, o, last, kept, *ctx.sizes)
+        ctx.save_for_backward(*inputs, kept)
         return o, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        inputs = ctx.saved_tensors
+        *inputs, kept = ctx.saved_tensors
         d_o, d_last = (d.contiguous() for d in grad_outputs)
         found = [torch.zeros_like(x) for x in inputs]
-        call("gated_delta_backward", d_o.dtype, *inputs, d_o, d_last, *found, *ctx.sizes)
+        call("gated_delta_backward", d_o.dtype, *inputs[:5], kept, d_o, d_last, *found, *ctx.sizes)
         return tuple(found)
 
 
@@ -196,22 +204,22 @@ class _Linear(torch.autograd.Function):
         inputs = [x.contiguous() for x in tensors]
         q, k, v, s = inputs[:4]
         log_a = inputs[4] if len(inputs) > 4 else None
-        o, last = torch.empty_like(v), torch.empty_like(s)
+        o, last, kept = torch.empty_like(v), torch.empty_like(s), _kept(ctx, q, s)
         ctx.sizes = *q.shape, v.shape[3]
-        ctx.save_for_backward(*inputs)
-        call("gated_linear_forward", q.dtype, q, k, v, log_a, s, o, last, *ctx.sizes)
+        call("gated_linear_forward", q.dtype, q, k, v, log_a, s, o, last, kept, *ctx.sizes)
+        ctx.save_for_backward(*inputs, kept)
         return o, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        inputs = ctx.saved_tensors
-        q, k, v, s = inputs[:4]
+        *inputs, kept = ctx.saved_tensors
+        q, k, v = inputs[:3]
         d_o, d_last = (d.contiguous() for d in grad_outputs)
         d_q, d_k, d_v, d_s, *d_log_a = (torch.zeros_like(x) for x in inputs)
         log_a, to = (inputs[4], d_log_a[0]) if d_log_a else (None, None)
         found = d_q, d_k, d_v, to, d_s
-        call("gated_linear_backward", q.dtype, q, k, v, log_a, s, d_o, d_last, *found, *ctx.sizes)
+        call("gated_linear_backward", q.dtype, q, k, v, log_a, kept, d_o, d_last, *found, *ctx.sizes)
         return d_q, d_k, d_v, d_s, *d_log_a
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from blocks.base import Block, Kernel, Shape
+from blocks.kernels.native import compiler
 
 __all__ = ["Core", "cores", "kernels"]
 
@@ -15,8 +16,9 @@ Core = Callable[..., tuple[Any, Any]]
 
 
 def kernels() -> list[Kernel]:
-    """All but the reference, which is for tests and slow by design."""
-    return [kernel for kernel in typing.get_args(Kernel) if kernel != "reference"]
+    """All that run here, but the reference, which is for tests and slow by design."""
+    without = {"reference"} if compiler() else {"reference", "c"}
+    return [kernel for kernel in typing.get_args(Kernel) if kernel not in without]
 
 
 def cores(block: Block, shape: Shape) -> dict[str, Core]:

@@ -20,7 +20,7 @@ from blocks.fox import FoX, forgetting_attention_reference
 from blocks.gdn import gated_delta_reference
 from blocks.gla import gla_reference
 from blocks.kernels import ops
-from blocks.kernels.native import SIGNATURES, SOURCES, TYPES, KernelError, compiler
+from blocks.kernels.native import SEGMENT, SIGNATURES, SOURCES, TYPES, KernelError, compiler
 from blocks.linear import linear_reference
 from blocks.parts import l2_normalise
 from tests.blocks.conftest import NEEDS_COMPILER
@@ -232,7 +232,17 @@ def test_what_cannot_be_built_is_said_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", TYPES, ids=str)
 def test_the_sources_compile_without_a_warning_for_any_processor(tmp_path: Path, kind: torch.dtype) -> None:
     source = next(path for path in SOURCES if path.suffix == ".c")
-    flags = ["-O1", "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-psabi", "-shared", "-fPIC", *TYPES[kind][2:]]
+    flags = [
+        "-O1",
+        f"-DSEGMENT={SEGMENT}",
+        "-fopenmp-simd",
+        "-Wall",
+        "-Wextra",
+        "-Wno-psabi",
+        "-shared",
+        "-fPIC",
+        *TYPES[kind][2:],
+    ]
     told = subprocess.run(
         [compiler() or "", *flags, str(source), "-o", str(tmp_path / "k.so"), "-lm"],
         capture_output=True,
