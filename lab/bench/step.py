@@ -5,8 +5,10 @@ B batch, T time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ ABOUT = (
 )
 
 VOCAB = 16
+PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 
 MIXERS: Mapping[str, str] = {"attn": "attn", "fox": "fox", "gdn": "gdn(expand_k=1.0, expand_v=1.0, conv=4)"}
 
@@ -68,9 +71,10 @@ def schedule_of(mixer: str) -> Schedule:
     return parse(f"2*({mixer}, swiglu)")
 
 
-def our_step(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Callable[[], Tensor]:
+def our_step(
+    model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor, training: Training
+) -> Callable[[], Tensor]:
     """One step of a run at each call; it returns the loss."""
-    training = Training()
     optimizer = _optimizer(model, training)
 
     def step() -> Tensor:
@@ -101,7 +105,7 @@ def plain_step(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> Calla
 
 
 def rows(pace: Pace, sizes: Iterable[StepSize] = SIZES, mixers: Mapping[str, str] = MIXERS) -> Iterator[Row]:
-    """One row per size, mixer and kernel; a kernel is that of the whole model."""
+    """One row per size, mixer, kernel of the whole model and precision of its products."""
     rate = matrix_rate(pace)
     for size in sizes:
         for name, text in mixers.items():
@@ -114,9 +118,10 @@ def _mixer(name: str, schedule: Schedule, size: StepSize, pace: Pace, rate: Rate
     plain = plain_step(PlainModel(schedule, size.shape, VOCAB), *data)
     reference = Side("plain eager", pace.timed(plain))
     flops = 3 * flops_per_token(schedule, size.shape, VOCAB, size.length) * size.batch * size.length
-    for kernel in kernels():
-        ours = pace.timed(our_step(_model(schedule, size, kernel), *data))
-        row = measure(f"{name} {size}, {kernel}", ours, pace, reference, rate.floor(flops))
+    for kernel, precision in itertools.product(kernels(), PRECISIONS):
+        training = Training(precision=precision)
+        ours = pace.timed(our_step(_model(schedule, size, kernel), *data, training))
+        row = measure(f"{name} {size}, {kernel} {precision}", ours, pace, reference, rate.floor(flops))
         yield with_rates(row, flops)
 
 

@@ -24,6 +24,7 @@ from lab.bench.plain import PlainModel, delta_rule, forgetting, make_part, plain
 from lab.bench.timing import Pace, Row, Spread, fastest, make_row, measure, turns, with_rates
 from sweeps.run import machine
 from synthetics import TASKS
+from synthetics.fit import Training
 from tests.blocks.harness import assert_same, noise
 
 SAME = 1e-9
@@ -84,7 +85,7 @@ def test_both_sides_of_a_step_descend_alike(mixer: str) -> None:
     ours = LanguageModel(schedule, STEP.shape, step.VOCAB).double()
     plain = PlainModel(schedule, STEP.shape, step.VOCAB).double()
     plain.load_state_dict(plain_names(ours.state_dict()))
-    one, other = step.our_step(ours, *STEP.data()), step.plain_step(plain, *STEP.data())
+    one, other = step.our_step(ours, *STEP.data(), Training()), step.plain_step(plain, *STEP.data())
     losses = [(float(one()), float(other())) for _ in range(3)]
     assert losses[0][0] > losses[1][0] > losses[2][0]
     for mine, theirs in losses:
