@@ -26,9 +26,11 @@ __all__ = [
     "TaskError",
     "check_fields",
     "distinct",
+    "distinct_columns",
     "draw_text",
     "first_same",
     "need",
+    "take_rows",
 ]
 
 IGNORE = -100
@@ -43,6 +45,9 @@ Head = Literal["lm", "autoencoder"]
 MAX_VOCAB = 2**20
 MAX_LENGTH = 2**17
 MAX_EXAMPLES = 10**8
+
+TABLE = 2**21
+"""Entries of the largest table by which equal numbers are found; beyond it they are sorted."""
 
 
 class TaskError(NotationError):
@@ -136,7 +141,12 @@ def check_fields(task: Task) -> None:
 def first_same(ids_NS: np.ndarray) -> np.ndarray:
     """For each entry the index of the first equal entry of its row (its own index if it is new); [N, S]."""
     rows, slots = ids_NS.shape
-    if ids_NS.size and ids_NS.min() >= 0 and ids_NS.max() < 2**16:
+    if not ids_NS.size:
+        return np.empty((rows, slots), dtype=np.int64)
+    low, high = int(ids_NS.min()), int(ids_NS.max())
+    if low >= 0 and rows * (high + 1) <= TABLE:
+        return _first_by_table(ids_NS, high + 1)
+    if low >= 0 and high < 2**16:
         ids_NS = ids_NS.astype(np.uint16)  # numpy sorts 16-bit numbers by radix, several times faster
     order_NS = np.argsort(ids_NS, axis=1, kind="stable")
     sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
@@ -148,17 +158,51 @@ def first_same(ids_NS: np.ndarray) -> np.ndarray:
     return first_NS
 
 
+def _first_by_table(ids_NS: np.ndarray, ids: int) -> np.ndarray:
+    """``first_same`` of numbers below ``ids``: a table of where each stands, written from the last slot."""
+    rows, slots = ids_NS.shape
+    place_NS = ids_NS + ids * np.arange(rows)[:, None]
+    table = np.empty(rows * ids, dtype=np.int64)  # only what is written below is read
+    # Of equal indices the last one assigned stays, so the slots go in from last to first; in flat arrays,
+    # as numpy walks through others in an order of its own.
+    table[place_NS[:, ::-1].ravel()] = np.tile(np.arange(slots)[::-1], rows)
+    return table.take(place_NS)
+
+
+def take_rows(values_NK: np.ndarray, index_NS: np.ndarray) -> np.ndarray:
+    """``values[n, index[n, s]]``; [N, S]. What ``take_along_axis`` does, in half the time."""
+    return values_NK.ravel().take(index_NS + values_NK.shape[1] * np.arange(len(values_NK))[:, None])
+
+
 def distinct(rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int) -> np.ndarray:
     """Ordered draws of ``k`` distinct numbers below ``ids``, uniform over all such tuples; ``[*shape, k]``.
 
     The j-th number is uniform among those not taken: a rank below ids - j, moved up past each taken number.
     """
     drawn = np.empty((*shape, k), dtype=np.int64)
+    for j, column in enumerate(distinct_columns(rng, shape, k, ids)):
+        drawn[..., j] = column
+    return drawn
+
+
+def distinct_columns(
+    rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int, dtype: type = np.int64
+) -> list[np.ndarray]:
+    """``distinct`` as ``k`` arrays of ``shape``."""
+    drawn: list[np.ndarray] = []
+    taken: list[np.ndarray] = []  # the same, in each place from smallest to largest
     for j in range(k):
-        rank = rng.integers(0, ids - j, size=shape)
-        # The i-th smallest taken number is passed if it stands at or below rank + i.
-        passed = np.sort(drawn[..., :j], axis=-1) - np.arange(j) <= rank[..., None]
-        drawn[..., j] = rank + passed.sum(axis=-1)
+        number = rng.integers(0, ids - j, size=shape, dtype=dtype)
+        for low in taken:
+            number += number >= low
+        drawn.append(number)
+        if j == k - 1:
+            break
+        rising, taken = number, [*taken, number]
+        for i in range(j - 1, -1, -1):
+            taken[i + 1] = np.maximum(taken[i], rising)
+            rising = np.minimum(taken[i], rising)
+            taken[i] = rising
     return drawn
 
 

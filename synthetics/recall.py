@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, first_same, need
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, first_same, need, take_rows
 
 __all__ = ["NoisyRecall", "Recall"]
 
@@ -140,30 +140,30 @@ def _sample(
     key_NS = rng.integers(0, keys, size=(n, slots))
     # One value per key and row, drawn beforehand: the same law as a fresh value at each new key.
     values_NK = rng.integers(keys, content, size=(n, keys))
-    row_NS = np.empty((n, slots, 2), dtype=np.int64)
-    row_NS[..., 0] = key_NS
-    row_NS[..., 1] = np.take_along_axis(values_NK, key_NS, axis=1)
-    is_pair_NS = np.ones((n, slots), dtype=bool)
+    x_NL = np.empty((n, 2 * pairs), dtype=np.int64)
+    head_NS, tail_NS = x_NL[:, :-2:2], x_NL[:, 1:-2:2]
+    head_NS[:] = key_NS
+    tail_NS[:] = take_rows(values_NK, key_NS)
+    is_pair_NS: np.ndarray | bool = True
     if noise is not None:
         noise_ids, share = noise
         is_pair_NS = rng.random((n, slots)) >= share
         is_pair_NS[np.arange(n), rng.integers(0, slots, size=n)] = True
         strewn_NS = rng.integers(content, content + noise_ids, size=(n, slots, 2))
-        row_NS = np.where(is_pair_NS[..., None], row_NS, strewn_NS)
-    known_NS = first_same(row_NS[..., 0]) < np.arange(slots)
+        np.copyto(head_NS, strewn_NS[..., 0], where=~is_pair_NS)
+        np.copyto(tail_NS, strewn_NS[..., 1], where=~is_pair_NS)
+    is_new_NS = first_same(head_NS) == np.arange(slots)
     # The probe: uniform over the distinct keys of the row, each standing for itself at its first occurrence.
-    lot_NS = np.where(is_pair_NS & ~known_NS, rng.random((n, slots)), -1.0)
+    lot_NS = rng.random((n, slots)) * (is_new_NS & is_pair_NS)
     probe_N = key_NS[np.arange(n), lot_NS.argmax(axis=1)]
 
-    x_NL = np.empty((n, 2 * pairs), dtype=np.int64)
-    x_NL[:, :-2] = row_NS.reshape(n, -1)
     x_NL[:, -2] = probe_N
     x_NL[:, -1] = values_NK[np.arange(n), probe_N]
     targets_NT = x_NL[:, 1:].copy()
     if split != "train":
         targets_NT[:, 1::2] = IGNORE
-        targets_NT[:, :-1:2][~(is_pair_NS & known_NS)] = IGNORE
-    return Batch(x_NL[:, :-1].copy(), targets_NT)
+        targets_NT[:, :-1:2][is_new_NS | ~np.broadcast_to(is_pair_NS, is_new_NS.shape)] = IGNORE
+    return Batch(x_NL[:, :-1], targets_NT)
 
 
 def _solve(inputs_NT: np.ndarray, keys: int) -> np.ndarray:
