@@ -29,7 +29,9 @@ __all__ = [
     "distinct_columns",
     "draw_text",
     "first_same",
+    "last_same",
     "need",
+    "octaves",
     "take_rows",
 ]
 
@@ -72,12 +74,14 @@ class Task(Protocol):
     ``length`` is the suites' own size of a row; ``tokens`` is what a model sees (recall shifts one away).
     ``LADDER`` lists the harder or easier values of each factor, varied one at a time from the defaults.
     ``lagged``: the answer stands in the row itself, some tokens back; a window may or may not hold it.
+    ``LEVEL`` says in a few words what ``levels`` counts.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]
     head: ClassVar[Head]
     lagged: ClassVar[bool]
+    LEVEL: ClassVar[str]
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]]
 
     @property
@@ -111,6 +115,13 @@ class Task(Protocol):
         """
         ...
 
+    def levels(self, batch: Batch) -> np.ndarray:
+        """How difficult each scored position of valid or test rows is, 0 or above; IGNORE elsewhere; [N, T].
+
+        One run is scored at all of its levels at once.
+        """
+        ...
+
 
 def need(task: Task, ok: bool, message: str) -> None:
     """Raise TaskError ``"<task>: <message>"`` unless ``ok``."""
@@ -133,7 +144,8 @@ def check_fields(task: Task) -> None:
         if checked is not value:
             object.__setattr__(task, field.name, checked)
     bounds = {"vocab": (4, MAX_VOCAB), "length": (4, MAX_LENGTH), "train_examples": (1, MAX_EXAMPLES)}
-    for name, (low, high) in bounds.items():
+    for name in bounds.keys() & {field.name for field in dataclasses.fields(task)}:
+        low, high = bounds[name]
         value = cast(int, getattr(task, name))
         need(task, low <= value <= high, f"{name} is {value:,}; it must lie between {low:,} and {high:,}")
 
@@ -167,6 +179,23 @@ def _first_by_table(ids_NS: np.ndarray, ids: int) -> np.ndarray:
     # as numpy walks through others in an order of its own.
     table[place_NS[:, ::-1].ravel()] = np.tile(np.arange(slots)[::-1], rows)
     return table.take(place_NS)
+
+
+def last_same(ids_NS: np.ndarray) -> np.ndarray:
+    """For each entry the index of the last equal entry before it (its own index if it is new); [N, S]."""
+    order_NS = np.argsort(ids_NS, axis=1, kind="stable")
+    sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
+    before_NS = order_NS.copy()
+    np.copyto(before_NS[:, 1:], order_NS[:, :-1], where=sorted_NS[:, 1:] == sorted_NS[:, :-1])
+    last_NS = np.empty_like(order_NS)
+    np.put_along_axis(last_NS, order_NS, before_NS, axis=1)
+    return last_NS
+
+
+def octaves(count_NT: np.ndarray, targets_NT: np.ndarray) -> np.ndarray:
+    """Levels by doublings of a count of 1 or more: level 3 is 8 to 15; IGNORE where no target is scored."""
+    exponent_NT = np.frexp(np.maximum(count_NT, 1).astype(np.float64))[1].astype(np.int64)
+    return np.where(targets_NT != IGNORE, exponent_NT - 1, IGNORE)
 
 
 def take_rows(values_NK: np.ndarray, index_NS: np.ndarray) -> np.ndarray:

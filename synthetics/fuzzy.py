@@ -24,7 +24,9 @@ from synthetics.base import (
     check_fields,
     distinct_columns,
     first_same,
+    last_same,
     need,
+    octaves,
     take_rows,
 )
 
@@ -49,6 +51,7 @@ class FuzzyRecall:
     name: ClassVar[str] = "fuzzy_recall"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag to the key's last occurrence"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (32, 64, 128),
         "length": (256, 512, 1024),
@@ -128,6 +131,29 @@ class FuzzyRecall:
 
     def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
         """The next token of the value that followed the first earlier run of key tokens equal to this run."""
+        is_key_NT, is_value_NT, run_NT, past_NT = self._runs(inputs_NT)
+        # Whole runs are those that a value follows; any other position gets a number of its own.
+        length = inputs_NT.shape[1]
+        position = np.arange(length)
+        is_whole_NT = np.zeros_like(is_key_NT)
+        is_whole_NT[:, :-1] = is_key_NT[:, :-1] & is_value_NT[:, 1:]
+        whole_NT = np.where(is_whole_NT, run_NT, -1 - position)
+        end_NT = first_same(np.concatenate([whole_NT, run_NT], axis=1))[:, length:]
+        is_known_NT = (run_NT > 0) & (end_NT < position - past_NT)
+        answer_NT = np.where(is_known_NT, end_NT + 1 + past_NT, 0)
+        is_known_NT &= np.take_along_axis(past_NT, answer_NT, axis=1) == past_NT + 1
+        return np.where(is_known_NT, np.take_along_axis(inputs_NT, answer_NT, axis=1), -1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance from the end of this run of key tokens to that of the last equal one."""
+        is_key_NT, _, run_NT, past_NT = self._runs(batch.inputs)
+        position = np.arange(is_key_NT.shape[1])
+        # All keys of such rows have one size, so a whole run equals no part of one.
+        lag_NT = position - last_same(np.where(is_key_NT, run_NT, -1 - position))
+        return octaves(take_rows(lag_NT, np.maximum(position - past_NT, 0)), batch.targets)
+
+    def _runs(self, inputs_NT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Is it a key token, is it a value token, which run of key tokens is it in or after, how far."""
         rows, length = inputs_NT.shape
         is_key_NT = inputs_NT < self._keys
         is_value_NT = ~is_key_NT & (inputs_NT < self.vocab - 1)
@@ -138,17 +164,7 @@ class FuzzyRecall:
             grown = np.where(was_key, before, 0) * (self._keys + 1) + inputs_NT[:, t] + 1
             run_NT[:, t] = np.where(is_key_NT[:, t], grown, np.where(is_value_NT[:, t], before, 0))
             past_NT[:, t] = np.where(is_value_NT[:, t], past_NT[:, t - 1] + 1, 0) if t else is_value_NT[:, 0]
-
-        # Whole runs are those that a value follows; any other position gets a number of its own.
-        position = np.arange(length)
-        is_whole_NT = np.zeros_like(is_key_NT)
-        is_whole_NT[:, :-1] = is_key_NT[:, :-1] & is_value_NT[:, 1:]
-        whole_NT = np.where(is_whole_NT, run_NT, -1 - position)
-        end_NT = first_same(np.concatenate([whole_NT, run_NT], axis=1))[:, length:]
-        is_known_NT = (run_NT > 0) & (end_NT < position - past_NT)
-        answer_NT = np.where(is_known_NT, end_NT + 1 + past_NT, 0)
-        is_known_NT &= np.take_along_axis(past_NT, answer_NT, axis=1) == past_NT + 1
-        return np.where(is_known_NT, np.take_along_axis(inputs_NT, answer_NT, axis=1), -1)
+        return is_key_NT, is_value_NT, run_NT, past_NT
 
     def _number(self, key: list[np.ndarray], key_size_NS: np.ndarray) -> np.ndarray:
         """One number per key motif, its tokens as digits; [N, S]."""

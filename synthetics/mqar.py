@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, distinct, first_same, need
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, distinct, first_same, need, octaves
 
 __all__ = ["MQAR"]
 
@@ -37,6 +37,7 @@ class MQAR:
     name: ClassVar[str] = "mqar"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag from the query to its pair"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (512, 2048, 8192),
         "length": (128, 256, 512),
@@ -95,3 +96,7 @@ class MQAR:
         is_again_NT = (inputs_NT >= 1) & (inputs_NT < half) & (first_NT < np.arange(inputs_NT.shape[1]))
         after_NT = np.take_along_axis(inputs_NT, np.where(is_again_NT, first_NT + 1, 0), axis=1)
         return np.where(is_again_NT & (after_NT >= half), after_NT, -1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance from the query to its pair's key."""
+        return octaves(np.arange(self.length) - first_same(batch.inputs), batch.targets)

@@ -14,7 +14,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, first_same, need, take_rows
+from synthetics.base import (
+    IGNORE,
+    Batch,
+    Head,
+    Split,
+    check_fields,
+    first_same,
+    last_same,
+    need,
+    octaves,
+    take_rows,
+)
 
 __all__ = ["NoisyRecall", "Recall"]
 
@@ -35,6 +46,7 @@ class Recall:
     name: ClassVar[str] = "recall"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag to the key's last occurrence"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (32, 64, 128),
         "length": (256, 512, 1024),
@@ -66,6 +78,10 @@ class Recall:
         """The token after the first earlier occurrence of this key."""
         return _solve(inputs_NT, keys=self.vocab // 2)
 
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance to the last occurrence of the key."""
+        return _levels(batch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyRecall:
@@ -83,6 +99,7 @@ class NoisyRecall:
     name: ClassVar[str] = "noisy_recall"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag to the key's last occurrence"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (48, 80, 144),
         "length": (256, 512, 1024),
@@ -125,6 +142,10 @@ class NoisyRecall:
     def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
         """The token after the first earlier occurrence of this key."""
         return _solve(inputs_NT, keys=(self.vocab - self.noise_vocab) // 2)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance to the last occurrence of the key."""
+        return _levels(batch)
 
 
 def _sample(
@@ -172,3 +193,8 @@ def _solve(inputs_NT: np.ndarray, keys: int) -> np.ndarray:
     is_known_NT = (inputs_NT < keys) & (first_NT < positions)
     after_NT = np.where(is_known_NT, first_NT + 1, 0)
     return np.where(is_known_NT, np.take_along_axis(inputs_NT, after_NT, axis=1), -1)
+
+
+def _levels(batch: Batch) -> np.ndarray:
+    lag_NT = np.arange(batch.inputs.shape[1]) - last_same(batch.inputs)
+    return octaves(lag_NT, batch.targets)

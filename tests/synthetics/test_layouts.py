@@ -72,6 +72,13 @@ def test_fuzzy_rows_are_pads_then_motifs_of_distinct_ids(split: Split, vocab: in
         assert len(dict(pairs)) == len(set(pairs)), "a key has two values"
 
 
+def test_a_fuzzy_row_drawn_alone_is_as_full_as_among_others() -> None:
+    task = FuzzyRecall(vocab=16, length=48)
+    for seed in range(300):
+        (row,) = task.sample(np.random.default_rng(seed), 1, "train").inputs
+        assert (row == 15).sum() <= task.key_motif + task.value_motif + 1
+
+
 def test_fuzzy_training_draws_key_motifs_of_every_size() -> None:
     task = FuzzyRecall(vocab=16, length=64)
     batch = draw(task, "train", SEED, 200)
