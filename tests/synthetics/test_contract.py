@@ -10,10 +10,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from synthetics import IGNORE, TASKS, Batch, Split, Task
+from synthetics import IGNORE, TASKS, Batch, Split, Task, TaskError
 from synthetics.base import draw_text
 from synthetics.difficulty import chance, window_share
-from synthetics.protocol import SUITES, parse_task, settings, show_task
+from synthetics.protocol import SUITES, parse_task, settings, show_task, stretch
 from synthetics.score import accuracy_by_level
 from synthetics.splits import draw
 
@@ -83,6 +83,9 @@ def test_splits_share_no_row_whatever_the_seed(text: str) -> None:
 @cheap_setting
 def test_a_constant_answer_is_no_solution(text: str) -> None:
     task = parse_task(text)
+    if task.vocab == 2:  # half of the answers are right whatever one says, and no more
+        assert abs(chance(task) - 0.5) < 4.5 * np.sqrt(0.25 / (512 * task.tokens))
+        return
     assert 0 < chance(task) < 0.5 if task.vocab <= 16 else chance(task) < 0.2
 
 
@@ -121,6 +124,24 @@ def test_one_draw_holds_several_levels(task: Task) -> None:
     levels = task.levels(draw(task, "test", SEED, ROWS))
     found = set(levels[levels != IGNORE].tolist())
     assert len(found) > 1 if task.name != "memorization" else found == {0}
+
+
+@every_task
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_stretched_task_is_the_same_but_for_its_length(task: Task, factor: int) -> None:
+    if task.head == "autoencoder":
+        with pytest.raises(TaskError, match="its decoder knows the positions of one length alone"):
+            stretch(task, factor)
+        return
+    longer = stretch(task, factor)
+    assert longer.length == factor * task.length
+    assert dataclasses.replace(longer, length=task.length) == task  # type: ignore[type-var]
+    assert (longer.vocab, longer.head) == (task.vocab, task.head)
+    batch = draw(longer, "test", SEED, ROWS)
+    scored = batch.targets != IGNORE
+    assert batch.inputs.shape == (ROWS, longer.tokens)
+    assert max(batch.inputs.max(), batch.targets.max()) < task.vocab
+    assert (longer.solve(batch.inputs)[scored] == batch.targets[scored]).all()
 
 
 @every_task

@@ -25,6 +25,10 @@ SMALL = {
     "compression": "compression(length=8)",
     "memorization": "memorization(vocab=32, length=8)",
     "mqar": "mqar(vocab=32, length=32, pairs=4)",
+    "multihop": "multihop(vocab=16, length=32, chains=2)",
+    "overwrite": "overwrite(length=16)",
+    "parity": "parity(length=16)",
+    "permutation": "permutation(length=8)",
 }
 
 

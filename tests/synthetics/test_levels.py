@@ -29,6 +29,8 @@ def octave(count: int) -> int:
         ("mqar(pairs=8)", lambda row, t: t - row.index(row[t])),
         ("copying", lambda row, t: t - 240 + 1),
         ("compression", lambda row, t: 31 - t),
+        ("parity", lambda row, t: t + 1),
+        ("permutation", lambda row, t: t + 1),
     ],
 )
 def test_a_level_is_the_octave_of_what_it_counts(text: str, lag) -> None:
