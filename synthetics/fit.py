@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,16 @@ from blocks.model import AutoEncoder, LanguageModel
 from blocks.schedule import Schedule
 from synthetics.base import IGNORE, Batch, Task
 from synthetics.difficulty import chance
-from synthetics.score import accuracy, accuracy_by_position, area, madlab_accuracy, steps_to
+from synthetics.protocol import stretch
+from synthetics.score import (
+    LevelScore,
+    accuracy,
+    accuracy_by_level,
+    accuracy_by_position,
+    area,
+    madlab_accuracy,
+    steps_to,
+)
 from synthetics.splits import draw
 
 __all__ = ["Fit", "Point", "Training", "TrainingError", "build_model", "fit"]
@@ -41,7 +50,8 @@ class Training:
     steps: the budget. batch: rows a step. lr: peak of a linear warm-up over the share ``warmup`` of the
     budget, then half a cosine to a tenth of it. weight_decay: on matrices, not on vectors. clip: gradient
     norm. Every ``eval_every`` steps ``eval_examples`` rows each of the validation and the test split are
-    scored; the run is solved once validation accuracy reaches ``stop``. threshold: for steps_to.
+    scored; the run is solved once validation accuracy reaches ``stop``. threshold: for steps_to. extrapolate:
+    the finished model is scored once more on rows so many times as long as those it was trained on.
     """
 
     steps: int = 400
@@ -54,6 +64,7 @@ class Training:
     eval_examples: int = 256
     stop: float = 0.999
     threshold: float = 0.5
+    extrapolate: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "eval_every", "eval_examples"):
@@ -68,6 +79,10 @@ class Training:
         for name in ("warmup", "stop", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"train: {name} is {getattr(self, name)}; it must be between 0 and 1")
+        if any(factor < 2 for factor in self.extrapolate) or len({*self.extrapolate}) < len(self.extrapolate):
+            raise TrainingError(
+                f"train: extrapolate is {list(self.extrapolate)}; it must be different factors of at least 2"
+            )
         if self.eval_every > self.steps:
             raise TrainingError(
                 f"train: eval_every is {self.eval_every}, more than the {self.steps} steps of a run; "
@@ -106,6 +121,8 @@ class Fit:
     """A finished run. A diverged one is scored at the task's chance level and says where it broke.
 
     acc_position: test accuracy at each position of the row at the end, None where nothing is scored.
+    levels: the same by difficulty, see ``Task.levels``. acc_stretched: for each factor of
+    ``Training.extrapolate`` the accuracy on rows so many times as long.
     steps_to: first evaluation at which test accuracy reached the threshold, None if it never did.
     """
 
@@ -119,6 +136,8 @@ class Fit:
     auc: float
     steps_to: int | None
     acc_position: tuple[float | None, ...]
+    levels: tuple[LevelScore, ...]
+    acc_stretched: tuple[float, ...]
 
 
 def _seed(*parts: object) -> int:
@@ -182,16 +201,19 @@ def fit(
     train = draw(task, "train", seed, task.train_examples)
     valid = draw(task, "valid", seed, training.eval_examples)
     test = draw(task, "test", seed, training.eval_examples)
+    stretched = [
+        draw(stretch(task, factor), "test", seed, training.eval_examples) for factor in training.extrapolate
+    ]
     model = build_model(schedule, shape, task, seed)
     optimizer = _optimizer(model, training)
     curve: list[Point] = []
     losses: list[Tensor] = []
-    position: tuple[float | None, ...] = ()
+    test_NT: np.ndarray | None = None
     started = time.perf_counter()
     for step, (inputs_BT, targets_BT) in enumerate(_batches(train, training, seed), start=1):
         loss, problem = _step(model, optimizer, inputs_BT, targets_BT, training, step)
         if problem:
-            return _diverged(curve, problem, chance(task), task.tokens)
+            return _diverged(curve, problem, task, test, training)
         losses.append(loss)
         if step % training.eval_every and step < training.steps:
             continue
@@ -199,8 +221,7 @@ def fit(
         if valid_NT is None or test_NT is None:
             # The last update broke the model; the loss before it was still fine.
             problem = _where_it_broke(model, inputs_BT, step, float(loss), math.nan)
-            return _diverged(curve, problem, chance(task), task.tokens)
-        position = accuracy_by_position(test_NT, test.targets)
+            return _diverged(curve, problem, task, test, training)
         curve.append(
             Point(
                 step=step,
@@ -217,7 +238,21 @@ def fit(
             progress(curve[-1])
         if curve[-1].acc_valid >= training.stop:
             break
-    return _finished(curve, training, position)
+    assert test_NT is not None  # the last step is always evaluated
+    return _finished(
+        curve,
+        training,
+        accuracy_by_position(test_NT, test.targets),
+        accuracy_by_level(test_NT, test.targets, task.levels(test)),
+        tuple(_accuracy_at(model, task, data) for data in stretched),
+    )
+
+
+def _accuracy_at(model: nn.Module, task: Task, stretched: Batch) -> float:
+    """Accuracy on longer rows, as few at a time as hold the usual number of tokens; not finite is chance."""
+    rows = max(1, 128 * task.tokens // stretched.inputs.shape[1])
+    predicted_NT = _predict(model, stretched, rows)
+    return chance(task) if predicted_NT is None else accuracy(predicted_NT, stretched.targets)
 
 
 def _step(
@@ -277,7 +312,13 @@ def _layer_name(path: str) -> str:
     return path
 
 
-def _finished(curve: list[Point], training: Training, acc_position: tuple[float | None, ...]) -> Fit:
+def _finished(
+    curve: list[Point],
+    training: Training,
+    acc_position: tuple[float | None, ...],
+    levels: tuple[LevelScore, ...],
+    acc_stretched: tuple[float, ...],
+) -> Fit:
     last = curve[-1]
     return Fit(
         curve=tuple(curve),
@@ -290,10 +331,14 @@ def _finished(curve: list[Point], training: Training, acc_position: tuple[float 
         auc=area([p.acc for p in curve], training.evaluations),
         steps_to=steps_to([p.step for p in curve], [p.acc for p in curve], training.threshold),
         acc_position=acc_position,
+        levels=levels,
+        acc_stretched=acc_stretched,
     )
 
 
-def _diverged(curve: list[Point], reason: str, level: float, tokens: int) -> Fit:
+def _diverged(curve: list[Point], reason: str, task: Task, test: Batch, training: Training) -> Fit:
+    level = chance(task)
+    levels = accuracy_by_level(test.targets, test.targets, task.levels(test))
     return Fit(
         curve=tuple(curve),
         status="diverged",
@@ -304,5 +349,7 @@ def _diverged(curve: list[Point], reason: str, level: float, tokens: int) -> Fit
         auc_valid=level,
         auc=level,
         steps_to=None,
-        acc_position=(None,) * tokens,
+        acc_position=(None,) * task.tokens,
+        levels=tuple(replace(one, acc=level) for one in levels),
+        acc_stretched=(level,) * len(training.extrapolate),
     )
