@@ -78,7 +78,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Permutation:
-    """Random permutations of ``group`` things: what has become of their order?
+    """Random permutations of a few things: what has become of their order?
 
     Probes state whose steps do not commute. Of S3, S4 and S5 the last is not solvable: its word problem is
     as hard as any in NC1, which softmax attention and diagonal recurrences of fixed depth are not believed
