@@ -67,6 +67,7 @@ def tasks(json: JsonOption = False) -> None:
                 "ceiling": level.ceiling,
                 "window_share": level.window_share,
                 "options": options(cls),
+                "levels": cls.LEVEL,
                 "ladder": {factor: list(values) for factor, values in cls.LADDER.items()},
             }
         )
@@ -83,6 +84,7 @@ def tasks(json: JsonOption = False) -> None:
             f"ceiling {percent(one['ceiling'])}, {window}"
         )
         _say_options(one["options"])
+        say(f"    levels  {one['levels']}")
         for factor, values in one["ladder"].items():
             say(f"    ladder  {factor}: {', '.join(f'{value:g}' for value in values)}")
 

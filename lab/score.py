@@ -23,8 +23,9 @@ from lab.terminal import (
 )
 
 if TYPE_CHECKING:
+    from synthetics.base import Task
     from synthetics.difficulty import Profile
-    from synthetics.fit import Fit, Point
+    from synthetics.fit import Fit, Point, Training
 
 __all__ = ["score"]
 
@@ -38,6 +39,9 @@ def score(
     heads: HeadsOption = 4,
     depth: DepthOption = None,
     steps: Annotated[int, typer.Option(help="Budget of training steps.")] = 400,
+    extrapolate: Annotated[
+        list[int] | None, typer.Option(help="Score rows so many times as long, too; may be repeated.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of data, order and weights.", min=0)] = 0,
     kernel: Annotated[str, typer.Option(help="auto, torch or c; auto is c where a C compiler is.")] = "auto",
@@ -51,6 +55,7 @@ def score(
     Examples:
       lab score "2*(attn, swiglu)" --task "recall(vocab=32)" --steps 200
       lab score "r*(gdn, swiglu) + (fox, swiglu)" --var r=3:1 --task copying --lr 1e-3 --json
+      lab score "2*(gdn, swiglu)" --task parity --steps 200 --extrapolate 2 --extrapolate 4
     """
     from blocks.base import Shape
     from blocks.schedule import show
@@ -70,6 +75,7 @@ def score(
         eval_every=max(1, min(usual, steps)),
         kernel=chosen_kernel(kernel),  # pyright: ignore[reportArgumentType]
         precision=precision,  # pyright: ignore[reportArgumentType]
+        extrapolate=tuple(extrapolate or ()),
     )
     use_one_thread()  # as in a sweep, so that the same run gives the same bits here and there
     level = profile(setting)
@@ -90,7 +96,7 @@ def score(
             }
         )
     else:
-        say("\n" + _summary(result, level, training.threshold))
+        say("\n" + _summary(result, level, setting, training))
 
 
 def _row(point: Point) -> str:
@@ -103,7 +109,7 @@ def _row(point: Point) -> str:
     )
 
 
-def _summary(result: Fit, level: Profile, threshold: float) -> str:
+def _summary(result: Fit, level: Profile, task: Task, training: Training) -> str:
     how = {
         "solved": "solved before the budget was spent",
         "budget": "the budget is spent",
@@ -114,11 +120,16 @@ def _summary(result: Fit, level: Profile, threshold: float) -> str:
     rows = [
         ("test accuracy", f"{percent(result.acc)}  ({how})"),
         ("area under the curve", percent(result.auc)),
-        (f"{100 * threshold:g} % accuracy", reached),
+        (f"{100 * training.threshold:g} % accuracy", reached),
         ("macro accuracy as mad-lab counts", percent(result.acc_madlab)),
         ("chance", percent(level.chance)),
         ("ceiling of the data", percent(level.ceiling)),
         ("within a 32-token window", window),
     ]
+    for factor, acc in zip(training.extrapolate, result.acc_stretched, strict=True):
+        rows.append((f"rows {factor} times as long", percent(acc)))
+    if len(result.levels) > 1:
+        rows.append(("test accuracy by", task.LEVEL))
+        rows.extend((f"  {one.level}", f"{percent(one.acc)}  of {one.count:,}") for one in result.levels)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -21,7 +21,7 @@ from sweeps import space
 from sweeps.form import OPTIMISER, Recipe, Value
 from sweeps.space import Choices, Path, SpaceError
 from synthetics.base import Task
-from synthetics.protocol import show_task
+from synthetics.protocol import show_task, stretch
 from synthetics.splits import draw, split_of
 
 __all__ = ["Problem", "problems"]
@@ -41,6 +41,7 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     variables = list(_variables(recipe, blocks))
     rates = list(_optimiser(recipe))
     found = [*variables, *_tasks(recipe), *rates, *_size(recipe)]
+    found.extend(_stretches(recipe))
     if recipe.train.eval_every > recipe.train.steps:
         found.append(
             (
@@ -182,6 +183,26 @@ def _can_be_drawn(task: Task) -> None:
     if len(set(split_of(rows.inputs).tolist())) < 3:  # by chance once in 10^7; then look closely
         for split in ("train", "valid", "test"):
             draw(task, split, 0, 32)
+
+
+def _stretches(recipe: Recipe) -> Iterator[Problem]:
+    """Factors of ``train.extrapolate`` given twice, and tasks that cannot be stretched by one."""
+    path: Path = ("train", "extrapolate")
+    factors = recipe.train.extrapolate
+    for i, factor in enumerate(factors):
+        if factor in factors[:i]:
+            yield (*path, i), f"{factor} is given twice"
+            continue
+        for text in recipe.tasks:
+            try:
+                tasks = space.tasks_of(text)
+            except NotationError:
+                continue  # said of the task itself
+            for task in tasks:
+                try:
+                    stretch(task, factor)
+                except NotationError as exc:
+                    yield (*path, i), str(exc)
 
 
 def _size(recipe: Recipe) -> Iterator[Problem]:

@@ -50,6 +50,7 @@ def _listed(value: Any) -> Any:
 
 Plain = Annotated[Any, AfterValidator(_plain)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Factor = Annotated[int, Field(ge=2, le=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -102,6 +103,7 @@ class TrainPart(_Part):
     eval_examples: Count = _TRAINING.eval_examples
     stop: Share = _TRAINING.stop
     threshold: Share = _TRAINING.threshold
+    extrapolate: Annotated[tuple[Factor, ...], Field(strict=False)] = _TRAINING.extrapolate
 
 
 class Recipe(_Part):

@@ -75,6 +75,7 @@ SCHEMA = pl.Schema(
         "chance": pl.Float64(),
         "ceiling": pl.Float64(),
         "window_share": pl.Float64(),  # solved within 32 tokens; null where the task has no lag
+        "level_of": pl.String(),  # what the levels of difficulty count
         "lr": pl.Float64(),
         "weight_decay": pl.Float64(),
         "batch": pl.Int32(),
@@ -83,7 +84,7 @@ SCHEMA = pl.Schema(
         "steps": pl.Int32(),  # the budget
         "threshold": pl.Float64(),
         "seed": pl.Int32(),
-        "status": pl.String(),  # solved, budget or diverged
+        "status": pl.String(),  # solved, budget, diverged or stopped
         "reason": pl.String(),  # of a divergence
         "step": pl.Int32(),
         "tokens": pl.Int64(),
@@ -93,10 +94,15 @@ SCHEMA = pl.Schema(
         "acc": pl.Float64(),
         "acc_madlab": pl.Float64(),
         "final": pl.Boolean(),
-        "auc_valid": pl.Float64(),  # this and the next three: on the final row only
+        "auc_valid": pl.Float64(),  # from here to stretch_acc: on the final row only
         "auc": pl.Float64(),
         "steps_to": pl.Int32(),
         "acc_position": pl.List(pl.Float64()),
+        "levels": pl.List(pl.Int32()),  # difficulties that occur among the scored test tokens
+        "level_acc": pl.List(pl.Float64()),
+        "level_count": pl.List(pl.Int64()),
+        "stretch": pl.List(pl.Int32()),  # test rows so many times as long as the training rows
+        "stretch_acc": pl.List(pl.Float64()),
         "code": pl.String(),
         "torch": pl.String(),
         "python": pl.String(),
@@ -104,6 +110,9 @@ SCHEMA = pl.Schema(
         "machine": pl.String(),
     }
 )
+
+_SINCE_2 = ("level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc")
+"""Columns that files of schema 1 lack; they are read as null."""
 
 _KIND = "run folder of the hybrid-architecture lab"
 _TEMPORARY = ".tmp-"
@@ -193,9 +202,16 @@ def read_run(path: Path) -> pl.DataFrame:
     version = frame["schema_version"].max() if "schema_version" in frame.columns else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ResultsError(f"{path}: {_newer(version)}")
+    if version == 1:
+        frame = _with_columns_since_2(frame)
     if frame.schema != SCHEMA:
         raise ResultsError(f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it")
     return frame
+
+
+def _with_columns_since_2(frame: pl.DataFrame) -> pl.DataFrame:
+    frame = frame.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in _SINCE_2)
+    return frame.select(sorted(frame.columns, key=lambda name: [*SCHEMA, name].index(name)))
 
 
 def stored(folder: Path, part: str = "trials") -> dict[str, Path]:

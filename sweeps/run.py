@@ -113,6 +113,7 @@ def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -
         eval_examples=part.eval_examples,
         stop=part.stop,
         threshold=part.threshold,
+        extrapolate=part.extrapolate,
     )
     for task in tasks:
         for lr, weight_decay in candidate.optimisers:
@@ -194,6 +195,11 @@ def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) 
         "auc": outcome.auc,
         "steps_to": outcome.steps_to,
         "acc_position": list(outcome.acc_position),
+        "levels": [one.level for one in outcome.levels],
+        "level_acc": [one.acc for one in outcome.levels],
+        "level_count": [one.count for one in outcome.levels],
+        "stretch": list(run.training.extrapolate),
+        "stretch_acc": list(outcome.acc_stretched),
     }
     last = len(curve) - 1
     return [
@@ -244,4 +250,5 @@ def _task(text: str, task: Task) -> dict[str, Any]:
         "chance": numbers.chance,
         "ceiling": numbers.ceiling,
         "window_share": numbers.window_share,
+        "level_of": task.LEVEL,
     }

@@ -15,10 +15,25 @@ from synthetics.copying import Copying
 from synthetics.fuzzy import FuzzyRecall
 from synthetics.memorization import Memorization
 from synthetics.mqar import MQAR
+from synthetics.multihop import MultiHop
+from synthetics.overwrite import Overwrite
 from synthetics.recall import NoisyRecall, Recall
+from synthetics.tracking import Parity, Permutation
 
 __all__ = ["IGNORE", "TASKS", "Batch", "Split", "Task", "TaskError"]
 
-_ALL: tuple[type[Task], ...] = (Recall, NoisyRecall, FuzzyRecall, Copying, Compression, Memorization, MQAR)
+_ALL: tuple[type[Task], ...] = (
+    Recall,
+    NoisyRecall,
+    FuzzyRecall,
+    Copying,
+    Compression,
+    Memorization,
+    MQAR,
+    MultiHop,
+    Overwrite,
+    Parity,
+    Permutation,
+)
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

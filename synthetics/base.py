@@ -26,9 +26,13 @@ __all__ = [
     "TaskError",
     "check_fields",
     "distinct",
+    "distinct_columns",
     "draw_text",
     "first_same",
+    "last_same",
     "need",
+    "octaves",
+    "take_rows",
 ]
 
 IGNORE = -100
@@ -43,6 +47,9 @@ Head = Literal["lm", "autoencoder"]
 MAX_VOCAB = 2**20
 MAX_LENGTH = 2**17
 MAX_EXAMPLES = 10**8
+
+TABLE = 2**21
+"""Entries of the largest table by which equal numbers are found; beyond it they are sorted."""
 
 
 class TaskError(NotationError):
@@ -67,12 +74,14 @@ class Task(Protocol):
     ``length`` is the suites' own size of a row; ``tokens`` is what a model sees (recall shifts one away).
     ``LADDER`` lists the harder or easier values of each factor, varied one at a time from the defaults.
     ``lagged``: the answer stands in the row itself, some tokens back; a window may or may not hold it.
+    ``LEVEL`` says in a few words what ``levels`` counts.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: ClassVar[str]
     head: ClassVar[Head]
     lagged: ClassVar[bool]
+    LEVEL: ClassVar[str]
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]]
 
     @property
@@ -106,6 +115,13 @@ class Task(Protocol):
         """
         ...
 
+    def levels(self, batch: Batch) -> np.ndarray:
+        """How difficult each scored position of valid or test rows is, 0 or above; IGNORE elsewhere; [N, T].
+
+        One run is scored at all of its levels at once.
+        """
+        ...
+
 
 def need(task: Task, ok: bool, message: str) -> None:
     """Raise TaskError ``"<task>: <message>"`` unless ``ok``."""
@@ -128,7 +144,8 @@ def check_fields(task: Task) -> None:
         if checked is not value:
             object.__setattr__(task, field.name, checked)
     bounds = {"vocab": (4, MAX_VOCAB), "length": (4, MAX_LENGTH), "train_examples": (1, MAX_EXAMPLES)}
-    for name, (low, high) in bounds.items():
+    for name in bounds.keys() & {field.name for field in dataclasses.fields(task)}:
+        low, high = bounds[name]
         value = cast(int, getattr(task, name))
         need(task, low <= value <= high, f"{name} is {value:,}; it must lie between {low:,} and {high:,}")
 
@@ -136,7 +153,12 @@ def check_fields(task: Task) -> None:
 def first_same(ids_NS: np.ndarray) -> np.ndarray:
     """For each entry the index of the first equal entry of its row (its own index if it is new); [N, S]."""
     rows, slots = ids_NS.shape
-    if ids_NS.size and ids_NS.min() >= 0 and ids_NS.max() < 2**16:
+    if not ids_NS.size:
+        return np.empty((rows, slots), dtype=np.int64)
+    low, high = int(ids_NS.min()), int(ids_NS.max())
+    if low >= 0 and rows * (high + 1) <= TABLE:
+        return _first_by_table(ids_NS, high + 1)
+    if low >= 0 and high < 2**16:
         ids_NS = ids_NS.astype(np.uint16)  # numpy sorts 16-bit numbers by radix, several times faster
     order_NS = np.argsort(ids_NS, axis=1, kind="stable")
     sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
@@ -148,17 +170,68 @@ def first_same(ids_NS: np.ndarray) -> np.ndarray:
     return first_NS
 
 
+def _first_by_table(ids_NS: np.ndarray, ids: int) -> np.ndarray:
+    """``first_same`` of numbers below ``ids``: a table of where each stands, written from the last slot."""
+    rows, slots = ids_NS.shape
+    place_NS = ids_NS + ids * np.arange(rows)[:, None]
+    table = np.empty(rows * ids, dtype=np.int64)  # only what is written below is read
+    # Of equal indices the last one assigned stays, so the slots go in from last to first; in flat arrays,
+    # as numpy walks through others in an order of its own.
+    table[place_NS[:, ::-1].ravel()] = np.tile(np.arange(slots)[::-1], rows)
+    return table.take(place_NS)
+
+
+def last_same(ids_NS: np.ndarray) -> np.ndarray:
+    """For each entry the index of the last equal entry before it (its own index if it is new); [N, S]."""
+    order_NS = np.argsort(ids_NS, axis=1, kind="stable")
+    sorted_NS = np.take_along_axis(ids_NS, order_NS, axis=1)
+    before_NS = order_NS.copy()
+    np.copyto(before_NS[:, 1:], order_NS[:, :-1], where=sorted_NS[:, 1:] == sorted_NS[:, :-1])
+    last_NS = np.empty_like(order_NS)
+    np.put_along_axis(last_NS, order_NS, before_NS, axis=1)
+    return last_NS
+
+
+def octaves(count_NT: np.ndarray, targets_NT: np.ndarray) -> np.ndarray:
+    """Levels by doublings of a count of 1 or more: level 3 is 8 to 15; IGNORE where no target is scored."""
+    exponent_NT = np.frexp(np.maximum(count_NT, 1).astype(np.float64))[1].astype(np.int64)
+    return np.where(targets_NT != IGNORE, exponent_NT - 1, IGNORE)
+
+
+def take_rows(values_NK: np.ndarray, index_NS: np.ndarray) -> np.ndarray:
+    """``values[n, index[n, s]]``; [N, S]. What ``take_along_axis`` does, in half the time."""
+    return values_NK.ravel().take(index_NS + values_NK.shape[1] * np.arange(len(values_NK))[:, None])
+
+
 def distinct(rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int) -> np.ndarray:
     """Ordered draws of ``k`` distinct numbers below ``ids``, uniform over all such tuples; ``[*shape, k]``.
 
     The j-th number is uniform among those not taken: a rank below ids - j, moved up past each taken number.
     """
     drawn = np.empty((*shape, k), dtype=np.int64)
+    for j, column in enumerate(distinct_columns(rng, shape, k, ids)):
+        drawn[..., j] = column
+    return drawn
+
+
+def distinct_columns(
+    rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int, dtype: type = np.int64
+) -> list[np.ndarray]:
+    """``distinct`` as ``k`` arrays of ``shape``."""
+    drawn: list[np.ndarray] = []
+    taken: list[np.ndarray] = []  # the same, in each place from smallest to largest
     for j in range(k):
-        rank = rng.integers(0, ids - j, size=shape)
-        # The i-th smallest taken number is passed if it stands at or below rank + i.
-        passed = np.sort(drawn[..., :j], axis=-1) - np.arange(j) <= rank[..., None]
-        drawn[..., j] = rank + passed.sum(axis=-1)
+        number = rng.integers(0, ids - j, size=shape, dtype=dtype)
+        for low in taken:
+            number += number >= low
+        drawn.append(number)
+        if j == k - 1:
+            break
+        rising, taken = number, [*taken, number]
+        for i in range(j - 1, -1, -1):
+            taken[i + 1] = np.maximum(taken[i], rising)
+            rising = np.minimum(taken[i], rising)
+            taken[i] = rising
     return drawn
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, octaves
 
 __all__ = ["Compression"]
 
@@ -33,6 +33,7 @@ class Compression:
     name: ClassVar[str] = "compression"
     head: ClassVar[Head] = "autoencoder"
     lagged: ClassVar[bool] = False
+    LEVEL: ClassVar[str] = "octave of the distance to the row's end"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (32, 64, 128),
         "length": (64, 128, 256),
@@ -62,3 +63,8 @@ class Compression:
     def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
         """Each content token itself."""
         return np.where(inputs_NT < self.vocab - 1, inputs_NT, -1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance to the last position, from whose vector the token is decoded."""
+        distance_T = self.length - 1 - np.arange(self.length)
+        return octaves(np.broadcast_to(distance_T, batch.targets.shape), batch.targets)

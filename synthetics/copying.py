@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, need
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, need, octaves
 
 __all__ = ["Copying"]
 
@@ -33,6 +33,7 @@ class Copying:
     name: ClassVar[str] = "copying"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the token's number in the copy"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (32, 64, 128),
         "length": (512, 1024),
@@ -87,3 +88,8 @@ class Copying:
         rank_NT = np.arange(length) - copy_N[:, None] - 1
         answer_NT = np.take_along_axis(shown_NK, rank_NT.clip(0, self.copy - 1), axis=1)
         return np.where((rank_NT >= 0) & (rank_NT < self.copy), answer_NT, -1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the number of the token in the copy, from 1."""
+        number_T = np.arange(self.length) - (self.length - self.copy) + 1
+        return octaves(np.broadcast_to(number_T, batch.targets.shape), batch.targets)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,12 +22,24 @@ from torch import Tensor, nn
 from blocks.base import Kernel, Shape, at_least_fp32
 from blocks.model import AutoEncoder, LanguageModel
 from blocks.schedule import Schedule
-from synthetics.base import IGNORE, Batch, Task
+from synthetics.base import IGNORE, Batch, Split, Task
+from synthetics.blame import where_it_broke
 from synthetics.difficulty import chance
-from synthetics.score import accuracy, accuracy_by_position, area, madlab_accuracy, steps_to
+from synthetics.protocol import stretch
+from synthetics.score import (
+    LevelScore,
+    accuracy,
+    accuracy_by_level,
+    accuracy_by_position,
+    area,
+    madlab_accuracy,
+    steps_to,
+)
 from synthetics.splits import draw
 
-__all__ = ["Fit", "Point", "Training", "TrainingError", "build_model", "fit"]
+__all__ = ["Fit", "Point", "Trainer", "Training", "TrainingError", "build_model", "fit"]
+
+HELD_OUT: tuple[Split, Split] = ("valid", "test")
 
 
 class TrainingError(ValueError):
@@ -43,7 +55,8 @@ class Training:
     norm. precision: of the matrix products; ``bf16`` keeps 8 bits of each factor, weights stay float32.
     kernel: what computes the blocks (``blocks.base.Kernel``). Every ``eval_every`` steps ``eval_examples``
     rows each of the validation and the test split are scored; the run is solved once validation accuracy
-    reaches ``stop``. threshold: for steps_to.
+    reaches ``stop``. threshold: for steps_to. extrapolate: the finished model is scored once more on rows so
+    many times as long as those it was trained on.
     """
 
     steps: int = 400
@@ -58,6 +71,7 @@ class Training:
     eval_examples: int = 256
     stop: float = 0.999
     threshold: float = 0.5
+    extrapolate: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "eval_every", "eval_examples"):
@@ -77,6 +91,10 @@ class Training:
                 raise TrainingError(
                     f"train: {name} is {getattr(self, name)!r}; known are {' and '.join(known)}"
                 )
+        if any(factor < 2 for factor in self.extrapolate) or len({*self.extrapolate}) < len(self.extrapolate):
+            raise TrainingError(
+                f"train: extrapolate is {list(self.extrapolate)}; it must be different factors of at least 2"
+            )
         if self.eval_every > self.steps:
             raise TrainingError(
                 f"train: eval_every is {self.eval_every}, more than the {self.steps} steps of a run; "
@@ -115,11 +133,13 @@ class Fit:
     """A finished run. A diverged one is scored at the task's chance level and says where it broke.
 
     acc_position: test accuracy at each position of the row at the end, None where nothing is scored.
+    levels: the same by difficulty, see ``Task.levels``. acc_stretched: for each factor of
+    ``Training.extrapolate`` the accuracy on rows so many times as long.
     steps_to: first evaluation at which test accuracy reached the threshold, None if it never did.
     """
 
     curve: tuple[Point, ...]
-    status: Literal["solved", "budget", "diverged"]
+    status: Literal["solved", "budget", "diverged", "stopped"]
     reason: str
     acc_valid: float
     acc: float
@@ -128,6 +148,8 @@ class Fit:
     auc: float
     steps_to: int | None
     acc_position: tuple[float | None, ...]
+    levels: tuple[LevelScore, ...]
+    acc_stretched: tuple[float, ...]
 
 
 def _seed(*parts: object) -> int:
@@ -187,6 +209,96 @@ def _predict(model: nn.Module, data: Batch, training: Training, batch: int = 128
     return torch.cat(guesses).numpy() if sound else None
 
 
+class Trainer:
+    """One run, taken from evaluation to evaluation.
+
+    Whoever trains several settings side by side can so compare them under way and end those that cannot win;
+    a run that is taken to its end is ``fit``, bit for bit.
+    """
+
+    def __init__(self, schedule: Schedule, shape: Shape, task: Task, training: Training, seed: int) -> None:
+        self.task, self.training = task, training
+        self.train = draw(task, "train", seed, task.train_examples)
+        self.valid, self.test = (draw(task, split, seed, training.eval_examples) for split in HELD_OUT)
+        self.stretched = [
+            draw(stretch(task, factor), "test", seed, training.eval_examples)
+            for factor in training.extrapolate
+        ]
+        self.model = build_model(schedule, shape, task, seed, training.kernel)
+        self.optimizer = _optimizer(self.model, training)
+        self.batches = enumerate(_batches(self.train, training, seed), start=1)
+        self.curve: list[Point] = []
+        self.problem = ""  # where it broke
+        self.seconds = 0.0  # so far, under way alone
+        self.test_NT: np.ndarray | None = None
+
+    @property
+    def solved(self) -> bool:
+        return bool(self.curve) and self.curve[-1].acc_valid >= self.training.stop
+
+    @property
+    def done(self) -> bool:
+        """Solved, diverged, or at the end of its budget."""
+        spent = bool(self.curve) and self.curve[-1].step == self.training.steps
+        return self.solved or spent or bool(self.problem)
+
+    def advance(self) -> Point | None:
+        """Train to the next evaluation; its point, None if the run diverged on the way."""
+        losses: list[Tensor] = []
+        started = time.perf_counter() - self.seconds
+        for step, (inputs_BT, targets_BT) in self.batches:
+            loss, self.problem = _step(self.model, self.optimizer, inputs_BT, targets_BT, self.training, step)
+            if self.problem:
+                return None
+            losses.append(loss)
+            if step % self.training.eval_every and step < self.training.steps:
+                continue
+            valid_NT, self.test_NT = (
+                _predict(self.model, data, self.training) for data in (self.valid, self.test)
+            )
+            if valid_NT is None or self.test_NT is None:
+                # The last update broke the model; the loss before it was still fine.
+                self.problem = where_it_broke(self.model, inputs_BT, step, float(loss), math.nan)
+                return None
+            self.seconds = time.perf_counter() - started
+            mean = float(torch.stack(losses).mean())
+            self.curve.append(
+                _point(
+                    step,
+                    inputs_BT.numel(),
+                    self.seconds,
+                    mean,
+                    (valid_NT, self.valid),
+                    (self.test_NT, self.test),
+                )
+            )
+            break
+        return self.curve[-1]
+
+    def finish(self, reason: str = "") -> Fit:
+        """The run as it stands after an evaluation; before its end it counts as stopped, for ``reason``."""
+        if self.problem:
+            return _diverged(self.curve, self.problem, self.task, self.test, self.training)
+        assert self.test_NT is not None, "nothing is known before the first evaluation"
+        last, curve, training = self.curve[-1], self.curve, self.training
+        return Fit(
+            curve=tuple(curve),
+            status="solved" if self.solved else "budget" if self.done else "stopped",
+            reason="" if self.done else reason,
+            acc_valid=last.acc_valid,
+            acc=last.acc,
+            acc_madlab=last.acc_madlab,
+            auc_valid=area([p.acc_valid for p in curve], training.evaluations),
+            auc=area([p.acc for p in curve], training.evaluations),
+            steps_to=steps_to([p.step for p in curve], [p.acc for p in curve], training.threshold),
+            acc_position=accuracy_by_position(self.test_NT, self.test.targets),
+            levels=accuracy_by_level(self.test_NT, self.test.targets, self.task.levels(self.test)),
+            acc_stretched=tuple(
+                _accuracy_at(self.model, self.task, data, training) for data in self.stretched
+            ),
+        )
+
+
 def fit(
     schedule: Schedule,
     shape: Shape,
@@ -196,45 +308,36 @@ def fit(
     progress: Callable[[Point], None] | None = None,
 ) -> Fit:
     """Train ``schedule`` on ``task`` until it is solved, has diverged or has spent its budget."""
-    train = draw(task, "train", seed, task.train_examples)
-    valid = draw(task, "valid", seed, training.eval_examples)
-    test = draw(task, "test", seed, training.eval_examples)
-    model = build_model(schedule, shape, task, seed, training.kernel)
-    optimizer = _optimizer(model, training)
-    curve: list[Point] = []
-    losses: list[Tensor] = []
-    position: tuple[float | None, ...] = ()
-    started = time.perf_counter()
-    for step, (inputs_BT, targets_BT) in enumerate(_batches(train, training, seed), start=1):
-        loss, problem = _step(model, optimizer, inputs_BT, targets_BT, training, step)
-        if problem:
-            return _diverged(curve, problem, chance(task), task.tokens)
-        losses.append(loss)
-        if step % training.eval_every and step < training.steps:
-            continue
-        valid_NT, test_NT = _predict(model, valid, training), _predict(model, test, training)
-        if valid_NT is None or test_NT is None:
-            # The last update broke the model; the loss before it was still fine.
-            problem = _where_it_broke(model, inputs_BT, step, float(loss), math.nan)
-            return _diverged(curve, problem, chance(task), task.tokens)
-        position = accuracy_by_position(test_NT, test.targets)
-        curve.append(
-            Point(
-                step=step,
-                tokens=step * inputs_BT.numel(),
-                seconds=time.perf_counter() - started,
-                loss=float(torch.stack(losses).mean()),
-                acc_valid=accuracy(valid_NT, valid.targets),
-                acc=accuracy(test_NT, test.targets),
-                acc_madlab=madlab_accuracy(test_NT, test.targets),
-            )
-        )
-        losses.clear()
-        if progress:
-            progress(curve[-1])
-        if curve[-1].acc_valid >= training.stop:
-            break
-    return _finished(curve, training, position)
+    trainer = Trainer(schedule, shape, task, training, seed)
+    while not trainer.done:
+        point = trainer.advance()
+        if progress and point:
+            progress(point)
+    return trainer.finish()
+
+
+Predicted = tuple[np.ndarray, Batch]
+"""Guesses [N, T] and what they are guesses of."""
+
+
+def _point(step: int, tokens: int, seconds: float, loss: float, valid: Predicted, test: Predicted) -> Point:
+    """``tokens``: of one step."""
+    return Point(
+        step=step,
+        tokens=step * tokens,
+        seconds=seconds,
+        loss=loss,
+        acc_valid=accuracy(valid[0], valid[1].targets),
+        acc=accuracy(test[0], test[1].targets),
+        acc_madlab=madlab_accuracy(test[0], test[1].targets),
+    )
+
+
+def _accuracy_at(model: nn.Module, task: Task, stretched: Batch, training: Training) -> float:
+    """Accuracy on longer rows, as few at a time as hold the usual number of tokens; not finite is chance."""
+    rows = max(1, 128 * task.tokens // stretched.inputs.shape[1])
+    predicted_NT = _predict(model, stretched, training, rows)
+    return chance(task) if predicted_NT is None else accuracy(predicted_NT, stretched.targets)
 
 
 def _step(
@@ -256,62 +359,14 @@ def _step(
     norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     # Ten times the loss of a uniform guess: nothing that is learning stands there.
     if not torch.isfinite(loss) or not torch.isfinite(norm) or loss > 10 * math.log(logits_BTV.shape[-1] + 1):
-        return loss, _where_it_broke(model, inputs_BT, step, float(loss.detach()), float(norm))
+        return loss, where_it_broke(model, inputs_BT, step, float(loss.detach()), float(norm))
     optimizer.step()
     return loss.detach(), ""
 
 
-def _where_it_broke(model: nn.Module, inputs_BT: Tensor, step: int, loss: float, norm: float) -> str:
-    """One sentence: the step, and the first part whose output or gradient is not finite."""
-    bad: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
-            y = output[0] if isinstance(output, tuple) else output
-            if isinstance(y, Tensor) and not torch.isfinite(y).all():
-                bad.append(name)
-
-        return hook
-
-    hooks = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
-    with torch.no_grad():
-        model(inputs_BT)
-    for hook in hooks:
-        hook.remove()
-    if bad:
-        return f"step {step}: first not finite in the output of {_layer_name(bad[0])}"
-    for name, p in reversed(list(model.named_parameters())):
-        if p.grad is not None and not torch.isfinite(p.grad).all():
-            return f"step {step}: first not finite in the gradient of {_layer_name(name)}"
-    return f"step {step}: loss {loss:.3g}, gradient norm {norm:.3g}"
-
-
-def _layer_name(path: str) -> str:
-    """``stack.layers.3.0.block.q`` -> ``layer 4, block 1: q``; layers and blocks count from 1."""
-    parts = path.split(".")
-    if parts[:2] == ["stack", "layers"] and len(parts) > 3:
-        inner = ".".join(parts[5:]) or parts[4] if len(parts) > 4 else "residual"
-        return f"layer {int(parts[2]) + 1}, block {int(parts[3]) + 1}: {inner}"
-    return path
-
-
-def _finished(curve: list[Point], training: Training, acc_position: tuple[float | None, ...]) -> Fit:
-    last = curve[-1]
-    return Fit(
-        curve=tuple(curve),
-        status="solved" if last.acc_valid >= training.stop else "budget",
-        reason="",
-        acc_valid=last.acc_valid,
-        acc=last.acc,
-        acc_madlab=last.acc_madlab,
-        auc_valid=area([p.acc_valid for p in curve], training.evaluations),
-        auc=area([p.acc for p in curve], training.evaluations),
-        steps_to=steps_to([p.step for p in curve], [p.acc for p in curve], training.threshold),
-        acc_position=acc_position,
-    )
-
-
-def _diverged(curve: list[Point], reason: str, level: float, tokens: int) -> Fit:
+def _diverged(curve: list[Point], reason: str, task: Task, test: Batch, training: Training) -> Fit:
+    level = chance(task)
+    levels = accuracy_by_level(test.targets, test.targets, task.levels(test))
     return Fit(
         curve=tuple(curve),
         status="diverged",
@@ -322,5 +377,7 @@ def _diverged(curve: list[Point], reason: str, level: float, tokens: int) -> Fit
         auc_valid=level,
         auc=level,
         steps_to=None,
-        acc_position=(None,) * tokens,
+        acc_position=(None,) * task.tokens,
+        levels=tuple(replace(one, acc=level) for one in levels),
+        acc_stretched=(level,) * len(training.extrapolate),
     )

@@ -36,6 +36,7 @@ class Memorization:
     name: ClassVar[str] = "memorization"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = False
+    LEVEL: ClassVar[str] = "none: all queries are alike"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {"vocab": (512, 1024, 2048, 4096, 8192)}
 
     vocab: int = 256
@@ -71,6 +72,10 @@ class Memorization:
         asked_NT = (inputs_NT[:, 1:] == self.vocab - 1) & (inputs_NT[:, :-1] < len(value_K))
         answers_NT[:, 1:][asked_NT] = value_K[inputs_NT[:, :-1][asked_NT]]
         return answers_NT
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """0 at every query."""
+        return np.where(batch.targets != IGNORE, 0, IGNORE)
 
     def queries(self, inputs_NT: np.ndarray) -> np.ndarray:
         """The keys asked for in whole rows; [N, length/2]."""

@@ -1,6 +1,7 @@
 """Multi-query associative recall (Arora et al. 2023, "Zoology"): pairs first, queries spread over the rest.
 
 Unlike the MAD suite's recall, the distance between a pair and its query grows with the row.
+``gap`` sets how far at least, and many pairs ask for more than a small state holds.
 Deviations from Zoology: vocab is 128, length 64 and train_examples 12,800 by default, small enough for a CPU
 (Zoology: 8,192 and 100,000, with (length, pairs) of (64, 4), (128, 8), (256, 16)); all draws, the filler too,
 come from one generator.
@@ -14,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, distinct, first_same, need
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, distinct, first_same, need, octaves
 
 __all__ = ["MQAR"]
 
@@ -24,10 +25,11 @@ class MQAR:
     """Keys with their values, then filler, among which each key comes once more: what was its value?
 
     Ids: 0 is neither (the filler, if not random), keys 1 .. vocab//2-1, values vocab//2 .. vocab-1; within
-    a row the keys are distinct and so are the values. After the pairs come slots of two tokens; the queries
-    stand at the head of distinct slots drawn with weight i**(power - 1) for slot i = 1, 2, ... (near 0: close
-    to the pairs; 1: uniform); all else is filler, uniform over all ids or 0. Every split is supervised and
-    scored at the queries alone.
+    a row the keys are distinct and so are the values. After the pairs and ``gap`` tokens of filler come
+    slots of two tokens; the queries stand at the head of distinct slots drawn with weight i**(power - 1)
+    for slot i = 1, 2, ... (near 0: close to the pairs; 1: uniform), each more than ``gap`` tokens after its
+    key; all else is filler, uniform over all ids or 0. Every split is supervised and scored at the queries
+    alone.
 
         mqar(vocab=12, length=20, pairs=3)
         input   3  7  5 11  2  9  3 10  2  5  5  4  4  6  1  8  3  9  8 10
@@ -37,10 +39,12 @@ class MQAR:
     name: ClassVar[str] = "mqar"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag from the query to its pair"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (512, 2048, 8192),
         "length": (128, 256, 512),
         "pairs": (8, 16),
+        "gap": (16, 32, 48),
     }
 
     vocab: int = 128
@@ -49,6 +53,7 @@ class MQAR:
     pairs: int = 4
     power: float = 0.01
     random_filler: bool = True
+    gap: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -59,6 +64,13 @@ class MQAR:
             1 <= self.pairs <= most,
             f"pairs is {self.pairs}; at length {self.length} and vocab {self.vocab}"
             f" it must lie between 1 and {most} (length/4, and one distinct key each)",
+        )
+        room = self.length - 4 * self.pairs
+        need(
+            self,
+            self.gap % 2 == 0 and 0 <= self.gap <= room,
+            f"gap is {self.gap}; at length {self.length} and pairs {self.pairs}"
+            f" it must be even and lie between 0 and {room} (the pairs before it, a slot each behind it)",
         )
         need(self, self.power > 0, f"power is {self.power}; it must be above 0")
 
@@ -72,11 +84,11 @@ class MQAR:
         half, context = self.vocab // 2, 2 * self.pairs
         keys_NP = 1 + distinct(rng, (n,), self.pairs, half - 1)
         values_NP = half + distinct(rng, (n,), self.pairs, self.vocab - half)
-        slots = (self.length - context) // 2
+        slots = (self.length - context - self.gap) // 2
         # Sorting log weight + Gumbel noise draws slots one after another without replacement.
         weight_S = (self.power - 1) * np.log(np.arange(1, slots + 1))
         slot_NP = np.argsort(-(weight_S + rng.gumbel(size=(n, slots))), axis=1)[:, : self.pairs]
-        where_NP = context + 2 * slot_NP
+        where_NP = context + self.gap + 2 * slot_NP
 
         inputs_NT = np.zeros((n, self.length), dtype=np.int64)
         if self.random_filler:
@@ -95,3 +107,7 @@ class MQAR:
         is_again_NT = (inputs_NT >= 1) & (inputs_NT < half) & (first_NT < np.arange(inputs_NT.shape[1]))
         after_NT = np.take_along_axis(inputs_NT, np.where(is_again_NT, first_NT + 1, 0), axis=1)
         return np.where(is_again_NT & (after_NT >= half), after_NT, -1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance from the query to its pair's key."""
+        return octaves(np.arange(self.length) - first_same(batch.inputs), batch.targets)

@@ -5,33 +5,74 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, cast
 
 from blocks.notation import NotationError, check_option, literal, parse_text, refuse, show_call, suggest
 from synthetics import TASKS
 from synthetics.base import Task, TaskError
 
-__all__ = ["SUITES", "parse_task", "settings", "show_task"]
+__all__ = ["SUITES", "parse_task", "settings", "show_task", "stretch"]
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "mad": ("recall", "noisy_recall", "fuzzy_recall", "memorization", "compression", "copying"),
     "mqar": ("mqar",),
+    "hybrids": (
+        "multihop",
+        "overwrite",
+        "parity",
+        "permutation",
+        "permutation(swaps=True)",
+        "permutation(group=5, swaps=True)",
+        "mqar(vocab=256, length=128, pairs=32)",
+        "mqar(vocab=256, length=256, pairs=64)",
+        "mqar(vocab=512, length=512, pairs=128)",
+        "mqar(length=128, gap=96)",
+        "mqar(length=256, gap=224)",
+        "mqar(length=512, gap=480)",
+        "copying(length=512, copy=128)",
+        "copying(length=512, copy=192)",
+        "copying(length=1024, copy=384)",
+    ),
 }
-"""Task families by suite. ``mad`` is mad-lab's benchmark of 66 settings (Poli et al. 2024)."""
+"""What a suite is made of: a family with its ladder, or one setting. ``mad`` is mad-lab's benchmark of 66
+settings (Poli et al. 2024). ``hybrids`` asks what that does not: more pairs and tokens than a small state
+holds, long distances, values replaced, look-ups composed, state tracked."""
 
 
 def settings(suite: str = "mad") -> tuple[Task, ...]:
-    """Every setting of ``suite``: per task its defaults, then its ladder, one factor at a time.
+    """Every setting of ``suite``: per family its defaults, then its ladder, one factor at a time.
 
     Raises TaskError for an unknown suite.
     """
     if suite not in SUITES:
         raise TaskError(f"{suite!r} is no suite{suggest(suite, SUITES)}")
-    return tuple(task for name in SUITES[suite] for task in _ladder(TASKS[name]))
+    return tuple(
+        task
+        for text in SUITES[suite]
+        for task in (_ladder(TASKS[text]) if text in TASKS else [parse_task(text)])
+    )
 
 
 def _ladder(task: type[Task]) -> list[Task]:
     steps = [{factor: value} for factor, values in task.LADDER.items() for value in values]
     return [task(**options) for options in ({}, *steps)]
+
+
+def stretch(task: Task, factor: int) -> Task:
+    """``task`` with rows ``factor`` times as long and the same vocabulary.
+
+    Raises TaskError where a model trained on ``task`` cannot be asked it, or the layout has no such length.
+    """
+    what = f"{show_task(task)} cannot be stretched to {factor} times its length"
+    if task.head == "autoencoder":
+        raise TaskError(f"{what}: its decoder knows the positions of one length alone")
+    try:
+        longer: Task = dataclasses.replace(cast(Any, task), length=task.length * factor)
+    except (TypeError, ValueError) as exc:
+        raise TaskError(f"{what}: {exc}") from None
+    if longer.vocab != task.vocab:
+        raise TaskError(f"{what}: its vocabulary grows with the length")
+    return longer
 
 
 def show_task(task: Task) -> str:

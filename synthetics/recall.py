@@ -14,7 +14,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import IGNORE, Batch, Head, Split, check_fields, first_same, need
+from synthetics.base import (
+    IGNORE,
+    Batch,
+    Head,
+    Split,
+    check_fields,
+    first_same,
+    last_same,
+    need,
+    octaves,
+    take_rows,
+)
 
 __all__ = ["NoisyRecall", "Recall"]
 
@@ -35,6 +46,7 @@ class Recall:
     name: ClassVar[str] = "recall"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag to the key's last occurrence"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (32, 64, 128),
         "length": (256, 512, 1024),
@@ -66,6 +78,10 @@ class Recall:
         """The token after the first earlier occurrence of this key."""
         return _solve(inputs_NT, keys=self.vocab // 2)
 
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance to the last occurrence of the key."""
+        return _levels(batch)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyRecall:
@@ -83,6 +99,7 @@ class NoisyRecall:
     name: ClassVar[str] = "noisy_recall"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = True
+    LEVEL: ClassVar[str] = "octave of the lag to the key's last occurrence"
     LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
         "vocab": (48, 80, 144),
         "length": (256, 512, 1024),
@@ -126,6 +143,10 @@ class NoisyRecall:
         """The token after the first earlier occurrence of this key."""
         return _solve(inputs_NT, keys=(self.vocab - self.noise_vocab) // 2)
 
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the distance to the last occurrence of the key."""
+        return _levels(batch)
+
 
 def _sample(
     rng: np.random.Generator,
@@ -140,30 +161,30 @@ def _sample(
     key_NS = rng.integers(0, keys, size=(n, slots))
     # One value per key and row, drawn beforehand: the same law as a fresh value at each new key.
     values_NK = rng.integers(keys, content, size=(n, keys))
-    row_NS = np.empty((n, slots, 2), dtype=np.int64)
-    row_NS[..., 0] = key_NS
-    row_NS[..., 1] = np.take_along_axis(values_NK, key_NS, axis=1)
-    is_pair_NS = np.ones((n, slots), dtype=bool)
+    x_NL = np.empty((n, 2 * pairs), dtype=np.int64)
+    head_NS, tail_NS = x_NL[:, :-2:2], x_NL[:, 1:-2:2]
+    head_NS[:] = key_NS
+    tail_NS[:] = take_rows(values_NK, key_NS)
+    is_pair_NS: np.ndarray | bool = True
     if noise is not None:
         noise_ids, share = noise
         is_pair_NS = rng.random((n, slots)) >= share
         is_pair_NS[np.arange(n), rng.integers(0, slots, size=n)] = True
         strewn_NS = rng.integers(content, content + noise_ids, size=(n, slots, 2))
-        row_NS = np.where(is_pair_NS[..., None], row_NS, strewn_NS)
-    known_NS = first_same(row_NS[..., 0]) < np.arange(slots)
+        np.copyto(head_NS, strewn_NS[..., 0], where=~is_pair_NS)
+        np.copyto(tail_NS, strewn_NS[..., 1], where=~is_pair_NS)
+    is_new_NS = first_same(head_NS) == np.arange(slots)
     # The probe: uniform over the distinct keys of the row, each standing for itself at its first occurrence.
-    lot_NS = np.where(is_pair_NS & ~known_NS, rng.random((n, slots)), -1.0)
+    lot_NS = rng.random((n, slots)) * (is_new_NS & is_pair_NS)
     probe_N = key_NS[np.arange(n), lot_NS.argmax(axis=1)]
 
-    x_NL = np.empty((n, 2 * pairs), dtype=np.int64)
-    x_NL[:, :-2] = row_NS.reshape(n, -1)
     x_NL[:, -2] = probe_N
     x_NL[:, -1] = values_NK[np.arange(n), probe_N]
     targets_NT = x_NL[:, 1:].copy()
     if split != "train":
         targets_NT[:, 1::2] = IGNORE
-        targets_NT[:, :-1:2][~(is_pair_NS & known_NS)] = IGNORE
-    return Batch(x_NL[:, :-1].copy(), targets_NT)
+        targets_NT[:, :-1:2][is_new_NS | ~np.broadcast_to(is_pair_NS, is_new_NS.shape)] = IGNORE
+    return Batch(x_NL[:, :-1], targets_NT)
 
 
 def _solve(inputs_NT: np.ndarray, keys: int) -> np.ndarray:
@@ -172,3 +193,8 @@ def _solve(inputs_NT: np.ndarray, keys: int) -> np.ndarray:
     is_known_NT = (inputs_NT < keys) & (first_NT < positions)
     after_NT = np.where(is_known_NT, first_NT + 1, 0)
     return np.where(is_known_NT, np.take_along_axis(inputs_NT, after_NT, axis=1), -1)
+
+
+def _levels(batch: Batch) -> np.ndarray:
+    lag_NT = np.arange(batch.inputs.shape[1]) - last_same(batch.inputs)
+    return octaves(lag_NT, batch.targets)

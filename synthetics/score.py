@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from synthetics.base import IGNORE
 
-__all__ = ["accuracy", "accuracy_by_position", "area", "madlab_accuracy", "steps_to"]
+__all__ = [
+    "LevelScore",
+    "accuracy",
+    "accuracy_by_level",
+    "accuracy_by_position",
+    "area",
+    "madlab_accuracy",
+    "steps_to",
+]
+
+
+@dataclass(frozen=True)
+class LevelScore:
+    """Token accuracy over the ``count`` scored positions of one level of difficulty."""
+
+    level: int
+    acc: float
+    count: int
 
 
 def accuracy(predicted_NT: np.ndarray, targets_NT: np.ndarray) -> float:
@@ -22,6 +40,16 @@ def accuracy_by_position(predicted_NT: np.ndarray, targets_NT: np.ndarray) -> tu
     scored = (targets_NT != IGNORE).sum(0)
     right = (predicted_NT == targets_NT).sum(0)
     return tuple(float(r / s) if s else None for r, s in zip(right, scored, strict=True))
+
+
+def accuracy_by_level(
+    predicted_NT: np.ndarray, targets_NT: np.ndarray, levels_NT: np.ndarray
+) -> tuple[LevelScore, ...]:
+    """Token accuracy at each level that occurs, from the easiest on; levels as ``Task.levels`` gives them."""
+    scored = targets_NT != IGNORE
+    level, right = levels_NT[scored], (predicted_NT == targets_NT)[scored]
+    count, hits = np.bincount(level), np.bincount(level, weights=right)
+    return tuple(LevelScore(int(i), float(hits[i] / count[i]), int(count[i])) for i in np.flatnonzero(count))
 
 
 def madlab_accuracy(predicted_NT: np.ndarray, targets_NT: np.ndarray, batch: int = 128) -> float:

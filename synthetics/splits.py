@@ -7,7 +7,6 @@ seeds. Of all rows half belong to ``train`` and a quarter each to ``valid`` and 
 from __future__ import annotations
 
 import hashlib
-import itertools
 
 import numpy as np
 
@@ -33,22 +32,23 @@ def draw(task: Task, split: Split, seed: int, n: int) -> Batch:
     """
     if split not in _SPLITS:
         raise TaskError(f"{split!r} is no split; known are train, valid and test")
-    rng = _generator(show_task(task), split, seed)
-    inputs, targets, have = [], [], 0
-    for chunk in itertools.count():
-        if have >= n and chunk > 0:
-            break
+    rng, wanted = _generator(show_task(task), split, seed), _SPLITS.index(split)
+    inputs_NT = np.empty((n, task.tokens), dtype=np.int64)
+    targets_NT = np.empty_like(inputs_NT)
+    have = chunk = 0
+    while have < n:
         if chunk * CHUNK >= PATIENCE * (n + CHUNK):
             raise TaskError(
                 f"{show_task(task)}: only {have} of {n} rows of the {split} split in {chunk * CHUNK:,} draws;"
                 " the task has too few different rows, give it more vocab or length"
             )
         batch = task.sample(rng, CHUNK, split)
-        keep_N = split_of(batch.inputs) == _SPLITS.index(split)
-        inputs.append(batch.inputs[keep_N])
-        targets.append(batch.targets[keep_N])
-        have += int(keep_N.sum())
-    return Batch(np.concatenate(inputs)[:n], np.concatenate(targets)[:n])
+        kept = np.flatnonzero(split_of(batch.inputs) == wanted)[: n - have]
+        inputs_NT[have : have + len(kept)] = batch.inputs[kept]
+        targets_NT[have : have + len(kept)] = batch.targets[kept]
+        have += len(kept)
+        chunk += 1
+    return Batch(inputs_NT, targets_NT)
 
 
 def split_of(inputs_NT: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ def test_tasks_lists_the_whole_registry_with_its_levels_and_ladders(answer) -> N
             level.window_share,
         )
         assert {factor: tuple(values) for factor, values in one["ladder"].items()} == dict(task.LADDER)
+        assert one["levels"] == task.LEVEL
         pairs = [f"{option['name']}={option['default']!r}" for option in one["options"]]
         assert parse_task(f"{one['name']}({', '.join(pairs)})") == task
 
@@ -49,6 +50,7 @@ def test_the_page_of_tasks_names_every_rung(answer) -> None:
     page = answer("tasks")
     for name, cls in TASKS.items():
         part = page[page.index(f"{name}\n    ") :]
+        assert part.partition("    levels  ")[2].startswith(f"{cls.LEVEL}\n")
         for factor, values in cls.LADDER.items():
             assert f"ladder  {factor}: {', '.join(f'{value:g}' for value in values)}\n" in part
 

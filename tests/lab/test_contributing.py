@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthetics import TASKS
+from synthetics import TASKS, Task
 from synthetics.protocol import parse_task, show_task
 from synthetics.splits import draw
 
@@ -44,11 +44,14 @@ def test_every_command_runs(line: str, answer, workplace: Path) -> None:
 
 
 def test_the_task_is_one(workplace: Path) -> None:
-    parity = runpy.run_path("parity.py")["Parity"]
-    task = parse_task("parity(length=40)", {**TASKS, "parity": parity})
-    assert show_task(task) == "parity(length=40)"
+    majority = runpy.run_path("majority.py")["Majority"]
+    task = parse_task("majority(length=40)", {**TASKS, "majority": majority})
+    assert show_task(task) == "majority(length=40)"
+    assert isinstance(task, Task)
     batch = draw(task, "test", 0, 50)
     assert np.array_equal(task.solve(batch.inputs), batch.targets)
-    drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(parity).splitlines()[-2:])
+    levels = task.levels(batch)
+    assert levels.shape == batch.targets.shape and levels.min() == 0 and levels.max() > 3
+    drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(majority).splitlines()[-2:])
     rows = np.array([drawn_input], dtype=np.int64)
-    assert [str(answer) for answer in parity().solve(rows)[0]] == drawn_target
+    assert [str(answer) for answer in majority().solve(rows)[0]] == drawn_target

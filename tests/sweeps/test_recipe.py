@@ -57,6 +57,11 @@ BAD_SETS = {
     "train.lr={r: {3:1: [1e-3], 4:1: 1e-3}}": "train.lr.r.3:1: is [1e-3]; it must be a number".replace(
         "[1e-3]", "[0.001]"
     ),
+    "train.extrapolate=[1]": "train.extrapolate.0: is 1; it must be at least 2",
+    "train.extrapolate=[2, 4, 2]": "train.extrapolate.2: 2 is given twice",
+    "train.extrapolate=[2, 65]": "train.extrapolate.1: is 65; it must be at most 64",
+    "train.extrapolate=[2.5]": "train.extrapolate.0: is 2.5; it must be a whole number",
+    "train.extrapolate=2": "train.extrapolate: is 2; it must be a list",
     "train.eval_every=30": "train.eval_every: is 30, more than the 20 steps",
     "search.lr=[0.1, 0]": "search.lr.1: is 0; it must be a number above 0",
     "search.lr=[x]": "search.lr.0: is 'x'; it must be a number above 0",
@@ -177,6 +182,22 @@ def test_a_rate_may_hang_on_one_variable() -> None:
         "name: x\nschedules: {a: gdn, b: fox}\ntasks: recall\ntrain: {lr: {schedule: {a: 1e-3, b: 2e-3}}}\n"
     )
     assert [c.optimisers[0][0] for c in space.candidates(loads(listed))] == [1e-3, 2e-3]
+
+
+def test_a_task_that_cannot_be_stretched_is_named_where_the_factor_stands() -> None:
+    good = loads(GOOD, overrides=["train.extrapolate=[2, 4]"])
+    assert good.train.extrapolate == (2, 4)
+    (candidate, *_) = space.candidates(good)
+    (run, plain) = (
+        next(iter(runs_of(recipe, candidate, space.task_texts(recipe), 0))) for recipe in (good, loads(GOOD))
+    )
+    assert (run.training.extrapolate, plain.training.extrapolate) == ((2, 4), ())
+    assert run.key("code") != plain.key("code")
+    found = problems("train.extrapolate=[2, 4]", "tasks=[recall, compression]")
+    assert [line.partition(" cannot be")[0] for line in found] == [
+        f"--set train.extrapolate=[2, 4]: train.extrapolate.{i}: compression" for i in (0, 1)
+    ]
+    assert all("its decoder knows the positions of one length alone" in line for line in found)
 
 
 def test_schedules_by_label() -> None:

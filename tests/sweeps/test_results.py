@@ -94,6 +94,19 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
         results.read(folder)
 
 
+def test_files_of_schema_1_are_read_with_the_newer_columns_empty(folder: Path) -> None:
+    newer = ["level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc"]
+    old = results.to_frame(rows()).with_columns(schema_version=pl.lit(1, pl.Int16)).drop(newer)
+    old.write_parquet(folder / "trials" / "k.parquet")
+    frame = results.read(folder).frame
+    assert frame.schema == SCHEMA
+    assert frame.drop(newer).equals(old)
+    assert all(frame[name].null_count() == 2 for name in newer)
+    old.drop("loss").write_parquet(folder / "trials" / "k.parquet")
+    with pytest.raises(ResultsError, match=f"not those of schema {SCHEMA_VERSION}"):
+        results.read(folder)
+
+
 def test_a_newer_schema_is_refused(folder: Path) -> None:
     newer = results.to_frame(rows()).with_columns(schema_version=pl.lit(SCHEMA_VERSION + 1, pl.Int16))
     newer.with_columns(new=pl.lit(1)).write_parquet(folder / "trials" / "k.parquet")

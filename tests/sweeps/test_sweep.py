@@ -25,7 +25,7 @@ pattern: r*gdn(conv=2) + fox
 search: {r: [1:1, 2:1]}
 shape: {dim: 16, heads: 2}
 tasks: ["recall(vocab=8, length=16, train_examples=128)", "memorization(vocab=16, length=16)"]
-train: {steps: 20, batch: 8, eval_every: 10, eval_examples: 32, lr: [1e-3, 1e-2]}
+train: {steps: 20, batch: 8, eval_every: 10, eval_examples: 32, lr: [1e-3, 1e-2], extrapolate: [2]}
 seeds: 2
 """
 
@@ -72,6 +72,13 @@ def test_an_undisturbed_sweep(done: tuple[Path, Outcome, list[Event]]) -> None:
     assert set(finals["label"]) == {"r=1:1", "r=2:1"}
     assert set(finals["n_linear"]) == {1, 2}
     assert finals.filter(pl.col("task") == "memorization")["window_share"].null_count() == 8
+    # One run is scored at all levels: together they are its accuracy.
+    for row in finals.iter_rows(named=True):
+        weighted = sum(a * n for a, n in zip(row["level_acc"], row["level_count"], strict=True))
+        assert weighted / sum(row["level_count"]) == pytest.approx(row["acc"])
+        assert row["levels"] == ([0] if row["task"] == "memorization" else sorted(set(row["levels"])))
+        assert (row["stretch"], len(row["stretch_acc"])) == ([2], 1)
+    assert rows(folder).filter(~pl.col("final"))["levels"].null_count() == 16
     again = sweep(tiny(), folder, workers=1)
     assert (again.trained, again.stored) == (0, 16)
 

@@ -10,13 +10,14 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from synthetics import IGNORE, TASKS, Batch, Split, Task
+from synthetics import IGNORE, TASKS, Batch, Split, Task, TaskError
 from synthetics.base import draw_text
 from synthetics.difficulty import chance, window_share
-from synthetics.protocol import parse_task, settings, show_task
+from synthetics.protocol import SUITES, parse_task, settings, show_task, stretch
+from synthetics.score import accuracy_by_level
 from synthetics.splits import draw
 
-SETTINGS = [show_task(task) for suite in ("mad", "mqar") for task in settings(suite)]
+SETTINGS = [show_task(task) for suite in SUITES for task in settings(suite)]
 CHEAP = [text for text in SETTINGS if parse_task(text).length <= 256]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 SEED = 20
@@ -82,6 +83,9 @@ def test_splits_share_no_row_whatever_the_seed(text: str) -> None:
 @cheap_setting
 def test_a_constant_answer_is_no_solution(text: str) -> None:
     task = parse_task(text)
+    if task.vocab == 2:  # half of the answers are right whatever one says, and no more
+        assert abs(chance(task) - 0.5) < 4.5 * np.sqrt(0.25 / (512 * task.tokens))
+        return
     assert 0 < chance(task) < 0.5 if task.vocab <= 16 else chance(task) < 0.2
 
 
@@ -97,6 +101,47 @@ def test_a_longer_window_solves_no_less_and_the_whole_row_solves_all(text: str) 
     assert len(known) == len(shares)
     assert known[-1] == 1.0
     assert known[0] < 0.5
+
+
+@every_setting
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_every_scored_position_has_a_level_and_the_rule_solves_them_all(text: str, split: Split) -> None:
+    task, batch = parse_task(text), drawn(text, split)
+    levels = task.levels(batch)
+    scored = batch.targets != IGNORE
+    assert levels.shape == batch.targets.shape
+    assert levels.dtype == np.int64
+    assert ((levels != IGNORE) == scored).all()
+    assert levels[scored].min() >= 0
+    found = accuracy_by_level(task.solve(batch.inputs), batch.targets, levels)
+    assert {one.acc for one in found} == {1.0}
+    assert sum(one.count for one in found) == scored.sum()
+    assert [one.level for one in found] == sorted(set(levels[scored].tolist()))
+
+
+@every_task
+def test_one_draw_holds_several_levels(task: Task) -> None:
+    levels = task.levels(draw(task, "test", SEED, ROWS))
+    found = set(levels[levels != IGNORE].tolist())
+    assert len(found) > 1 if task.name != "memorization" else found == {0}
+
+
+@every_task
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_stretched_task_is_the_same_but_for_its_length(task: Task, factor: int) -> None:
+    if task.head == "autoencoder":
+        with pytest.raises(TaskError, match="its decoder knows the positions of one length alone"):
+            stretch(task, factor)
+        return
+    longer = stretch(task, factor)
+    assert longer.length == factor * task.length
+    assert dataclasses.replace(longer, length=task.length) == task  # type: ignore[type-var]
+    assert (longer.vocab, longer.head) == (task.vocab, task.head)
+    batch = draw(longer, "test", SEED, ROWS)
+    scored = batch.targets != IGNORE
+    assert batch.inputs.shape == (ROWS, longer.tokens)
+    assert max(batch.inputs.max(), batch.targets.max()) < task.vocab
+    assert (longer.solve(batch.inputs)[scored] == batch.targets[scored]).all()
 
 
 @every_task
@@ -118,9 +163,8 @@ def test_the_seed_decides_every_byte_and_nothing_else_does(task: Task) -> None:
 @every_task
 def test_training_supervises_what_is_scored_or_every_next_token(task: Task) -> None:
     train = draw(task, "train", SEED, ROWS)
-    if (train.targets != IGNORE).all():
-        assert (train.targets[:, :-1] == train.inputs[:, 1:]).all()
-    else:
+    is_next_token = (train.targets[:, :-1] == train.inputs[:, 1:]).all()
+    if not is_next_token or (train.targets == IGNORE).any():
         scored = train.targets != IGNORE
         answers = task.solve(train.inputs)
         assert (answers[scored] == train.targets[scored]).all()

@@ -22,6 +22,11 @@ from synthetics.splits import draw
         ("compression", 15),
         ("memorization(vocab=21)", 10),
         ("mqar", 64),
+        ("multihop", 31),
+        ("overwrite", 8),
+        ("parity", 2),
+        ("permutation", 6),
+        ("permutation(group=5)", 120),
     ],
 )
 def test_chance_is_one_over_the_number_of_equally_likely_answers(text: str, answers: int) -> None:

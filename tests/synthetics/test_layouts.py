@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synthetics import IGNORE, Split
-from synthetics.base import distinct, first_same
+from synthetics import IGNORE, Split, base
+from synthetics.base import distinct, distinct_columns, first_same
 from synthetics.compression import Compression
 from synthetics.copying import Copying
 from synthetics.fuzzy import FuzzyRecall
@@ -70,6 +70,13 @@ def test_fuzzy_rows_are_pads_then_motifs_of_distinct_ids(split: Split, vocab: in
             assert split == "train" or len(key) == 3
         assert pairs[-1] in pairs[:-1], "the probe has no answer"
         assert len(dict(pairs)) == len(set(pairs)), "a key has two values"
+
+
+def test_a_fuzzy_row_drawn_alone_is_as_full_as_among_others() -> None:
+    task = FuzzyRecall(vocab=16, length=48)
+    for seed in range(300):
+        (row,) = task.sample(np.random.default_rng(seed), 1, "train").inputs
+        assert (row == 15).sum() <= task.key_motif + task.value_motif + 1
 
 
 def test_fuzzy_training_draws_key_motifs_of_every_size() -> None:
@@ -174,6 +181,7 @@ def test_mqar_spreads_queries_by_its_power_law(power: float, first_slot: float |
 
 def test_distinct_is_uniform_over_all_ordered_tuples() -> None:
     drawn = distinct(np.random.default_rng(SEED), (60_000,), 3, 5)
+    assert (np.stack(distinct_columns(np.random.default_rng(SEED), (60_000,), 3, 5), axis=-1) == drawn).all()
     tuples, counts = np.unique(drawn, axis=0, return_counts=True)
     assert len(tuples) == 5 * 4 * 3
     assert all(len(set(row)) == 3 for row in tuples.tolist())
@@ -181,8 +189,10 @@ def test_distinct_is_uniform_over_all_ordered_tuples() -> None:
     assert abs(statistic - 59) < 4.5 * np.sqrt(2 * 59)
 
 
-def test_first_same_equals_a_search_in_plain_python() -> None:
+@pytest.mark.parametrize("table", [base.TABLE, 0])
+def test_first_same_equals_a_search_in_plain_python(table: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "TABLE", table)  # 0: by sorting
     rng = np.random.default_rng(SEED)
-    for low, high in ((0, 5), (-3, 3), (10**6, 10**6 + 4)):
+    for low, high in ((0, 5), (0, 40), (-3, 3), (10**6, 10**6 + 4)):
         ids = rng.integers(low, high, size=(20, 17))
         assert first_same(ids).tolist() == [[row.index(v) for v in row] for row in ids.tolist()]

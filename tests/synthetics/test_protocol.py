@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from synthetics import TASKS, TaskError
-from synthetics.protocol import SUITES, parse_task, settings, show_task
+from synthetics.protocol import SUITES, parse_task, settings, show_task, stretch
 from synthetics.recall import Recall
 
 EVERY = [task for suite in SUITES for task in settings(suite)]
@@ -35,7 +35,7 @@ def test_mad_has_its_sixty_six_settings() -> None:
     }
 
 
-def test_the_baselines_are_mad_labs() -> None:
+def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
     sizes = {name: (task().vocab, task().length, task().train_examples) for name, task in TASKS.items()}
     assert sizes == {
         "recall": (16, 128, 12_800),
@@ -45,11 +45,42 @@ def test_the_baselines_are_mad_labs() -> None:
         "compression": (16, 32, 12_800),
         "memorization": (256, 32, 256),
         "mqar": (128, 64, 12_800),
+        "multihop": (64, 64, 12_800),
+        "overwrite": (16, 128, 12_800),
+        "parity": (2, 64, 12_800),
+        "permutation": (6, 32, 12_800),
     }
 
 
 def test_every_task_belongs_to_a_suite() -> None:
-    assert {name for names in SUITES.values() for name in names} == set(TASKS)
+    assert {task.name for task in EVERY} == set(TASKS)
+
+
+def test_a_suite_has_no_setting_twice() -> None:
+    assert all(len(set(settings(suite))) == len(settings(suite)) for suite in SUITES)
+
+
+@pytest.mark.parametrize(
+    ("text", "factor", "says"),
+    [
+        ("compression", 2, "compression cannot be stretched to 2 times its length: its decoder knows"),
+        ("recall(length=65536)", 4, "length is 262,144; it must lie between 4 and 131,072"),
+        ("multihop(length=31, hops=1, chains=3)", 2, r"links it is 53, which must be even"),
+    ],
+)
+def test_what_cannot_be_stretched_says_why(text: str, factor: int, says: str) -> None:
+    with pytest.raises(TaskError, match=says) as caught:
+        stretch(parse_task(text), factor)
+    assert f"{text} cannot be stretched to {factor} times its length: " in str(caught.value)
+
+
+def test_a_task_whose_vocabulary_grows_cannot_be_stretched() -> None:
+    class Growing(Recall):
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "vocab", self.length)
+
+    with pytest.raises(TaskError, match="its vocabulary grows with the length"):
+        stretch(Growing(), 2)
 
 
 @pytest.mark.parametrize("task", EVERY, ids=show_task)
@@ -118,6 +149,25 @@ def test_a_users_task_joins_by_name() -> None:
         ("mqar(pairs=17)", "pairs is 17; at length 64 and vocab 128 it must lie between 1 and 16"),
         ("mqar(vocab=8, pairs=4)", "pairs is 4; at length 64 and vocab 8 it must lie between 1 and 3"),
         ("mqar(power=0)", "power is 0.0; it must be above 0"),
+        ("mqar(gap=7)", "gap is 7; at length 64 and pairs 4 it must be even and lie between 0 and 48"),
+        ("mqar(gap=50)", "gap is 50; at length 64 and pairs 4 it must be even and lie between 0 and 48"),
+        ("mqar(gap=-2)", "gap is -2; at length 64 and pairs 4 it must be even and lie between 0 and 48"),
+        ("multihop(vocab=5)", "vocab is 5; it must be at least 6"),
+        ("multihop(hops=0)", "hops is 0; it must be at least 1"),
+        ("multihop(chains=0)", "chains is 0; it must be at least 1"),
+        ("multihop(vocab=16)", "hops 2 times chains 4 makes 8 keys; vocab 16 has 7"),
+        ("multihop(length=63)", "less 3 tokens for each of 8 links it is 39, which must be even"),
+        (
+            "multihop(length=24)",
+            "less 3 tokens for each of 8 links it is 0, which must be even and at least 2",
+        ),
+        ("overwrite(vocab=4)", "vocab is 4; it must be at least 5"),
+        ("overwrite(length=31)", "length is 31; it must be even"),
+        ("overwrite(reads=1.5)", "reads is 1.5; it must lie between 0 and 1"),
+        ("parity(length=3)", "length is 3; it must lie between 4"),
+        ("parity(vocab=2)", "parity has no option 'vocab'"),
+        ("permutation(group=2)", "group is 2; it must be 3, 4 or 5"),
+        ("permutation(group=6)", "group is 6; it must be 3, 4 or 5"),
     ],
 )
 def test_what_bad_text_gets(text: str, says: str) -> None:
