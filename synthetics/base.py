@@ -9,6 +9,7 @@ to be the same in all splits (memorization's map) is a field of the task.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
@@ -48,8 +49,11 @@ MAX_VOCAB = 2**20
 MAX_LENGTH = 2**17
 MAX_EXAMPLES = 10**8
 
+FEW = 16
+"""Distinct numbers that are drawn one by one; more are the start of a shuffle."""
+
 TABLE = 2**21
-"""Entries of the largest table by which equal numbers are found; beyond it they are sorted."""
+"""Entries of the largest table that finding equal numbers or shuffling fills; beyond, they do without."""
 
 
 class TaskError(NotationError):
@@ -207,11 +211,25 @@ def distinct(rng: np.random.Generator, shape: tuple[int, ...], k: int, ids: int)
     """Ordered draws of ``k`` distinct numbers below ``ids``, uniform over all such tuples; ``[*shape, k]``.
 
     The j-th number is uniform among those not taken: a rank below ids - j, moved up past each taken number.
+    That takes k**2 steps; more than FEW are the first k of a shuffle, unless that would fill the memory.
     """
+    if k > FEW and math.prod(shape) * ids <= TABLE:
+        return _shuffle(rng, math.prod(shape), k, ids).reshape(*shape, k)
     drawn = np.empty((*shape, k), dtype=np.int64)
     for j, column in enumerate(distinct_columns(rng, shape, k, ids)):
         drawn[..., j] = column
     return drawn
+
+
+def _shuffle(rng: np.random.Generator, n: int, k: int, ids: int) -> np.ndarray:
+    """The first ``k`` places of ``n`` shuffles of the numbers below ``ids`` (Fisher and Yates); [N, k]."""
+    row, deck_NI = np.arange(n), np.tile(np.arange(ids), (n, 1))
+    for j in range(k):
+        pick_N = rng.integers(j, ids, size=n)
+        drawn_N = deck_NI[row, pick_N]
+        deck_NI[row, pick_N] = deck_NI[:, j]
+        deck_NI[:, j] = drawn_N
+    return deck_NI[:, :k]
 
 
 def distinct_columns(
