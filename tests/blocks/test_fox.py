@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blocks.attention import attention_reference
-from blocks.fox import forgetting_attention, forgetting_attention_reference
+from blocks.base import Kernel
+from blocks.fox import CORES, forgetting_attention, forgetting_attention_reference
+from tests.blocks.conftest import NEEDS_COMPILER
 from tests.blocks.harness import assert_same, noise
 from tests.blocks.tolerances import HARD_FLOAT32
 
@@ -58,7 +60,8 @@ def test_open_gates_are_plain_attention() -> None:
     assert not lost.any()
 
 
-def test_a_long_past_does_not_blur_the_present() -> None:
+@pytest.mark.parametrize("form", ["torch", pytest.param("c", marks=NEEDS_COMPILER)])
+def test_a_long_past_does_not_blur_the_present(form: Kernel) -> None:
     """After 4,000 tokens at -20 the sums reach -80,000, where float32 steps by 0.008: only a part of them,
     that of one piece, may reach the keys that count."""
     length, last = 4000, 100
@@ -69,6 +72,6 @@ def test_a_long_past_does_not_blur_the_present() -> None:
     q_end, k_end, v_end, log_f_end = (t[:, -last:].float().double() for t in (q, k, v, log_f))
     nothing = torch.zeros(1, 0, 1, dtype=torch.float64)
     expected, lost = forgetting_attention_reference(q_end, k_end, v_end, log_f_end, nothing)
-    got, kept = forgetting_attention(q.float(), k.float(), v.float(), log_f.float(), torch.zeros(1, 0, 1))
-    assert (got[:, -last:] - expected).abs().max() < HARD_FLOAT32
+    got, kept = CORES[form](q.float(), k.float(), v.float(), log_f.float(), torch.zeros(1, 0, 1))
+    assert (got[:, -last:] - expected).abs().max() < HARD_FLOAT32[form]
     assert (kept[:, -last:] - lost).abs().max() < 1e-6
