@@ -30,7 +30,7 @@ from lab.genesis.recipe import recipe
 from lab.genesis.verify_command import verify
 from lab.plan import plan, validate
 from lab.score import score
-from lab.sweep import report, sweep
+from lab.sweep import pack, report, sweep
 from lab.terminal import note
 
 __all__ = ["app", "main", "run"]
@@ -58,7 +58,7 @@ def _add(command: Callable[..., None], to: typer.Typer) -> None:
     to.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
-for _command in (sweep, plan, validate, report, score, describe, blocks, tasks, sample, doctor, bench):
+for _command in (sweep, plan, validate, report, pack, score, describe, blocks, tasks, sample, doctor, bench):
     _add(_command, app)
 
 for _command in (info, logits, generate, chat, verify, audit, race, recipe):

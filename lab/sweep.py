@@ -15,7 +15,7 @@ from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blo
 if TYPE_CHECKING:
     from sweeps.study import Event, Outcome
 
-__all__ = ["RecipeArgument", "RunsOption", "SetOption", "report", "seconds_of", "sweep"]
+__all__ = ["RecipeArgument", "RunsOption", "SetOption", "pack", "report", "seconds_of", "sweep"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
@@ -183,13 +183,36 @@ def report(
     from analysis.report import write
     from lab.answer import document, page, ranking_of
 
-    folder = Path(run)
-    # A bare name may mean a folder here or one in --runs; what is here goes first.
-    if not folder.exists() and (runs / run).is_dir():
-        folder = runs / run
+    folder = _folder(run, runs)
     ranking = ranking_of(folder)
     written = write(folder, out)
     if json:
         emit({**document(ranking), "report": str(written)})
     else:
         say(f"{page(ranking)}\n\nreport: {written}")
+
+
+def pack(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one in --runs.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A parquet file; what it holds stays in it.")],
+    runs: RunsOption = Path("runs"),
+    json: JsonOption = False,
+) -> None:
+    """Gather the finished runs of a folder in one parquet file, to send it, keep it or analyse it.
+
+    Examples:
+      lab pack ratios ratios.parquet
+    """
+    from sweeps.packs import pack as gather
+
+    number = gather(_folder(run, runs), out)
+    size = out.stat().st_size
+    if json:
+        emit({"file": str(out), "runs": number, "bytes": size})
+    else:
+        say(f"{out}: {plural(number, 'run')}, {size / 1e6:.2f} MB")
+
+
+def _folder(run: str, runs: Path) -> Path:
+    """A bare name may mean a folder here or one in --runs; what is here goes first."""
+    return runs / run if not Path(run).exists() and (runs / run).is_dir() else Path(run)

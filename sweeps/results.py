@@ -40,6 +40,7 @@ __all__ = [
     "record_failure",
     "stored",
     "tidy",
+    "write_bytes",
     "write_run",
     "write_text",
 ]
@@ -111,7 +112,7 @@ SCHEMA = pl.Schema(
     }
 )
 
-_SINCE_2 = ("level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc")
+_SINCE_2 = ("precision", "kernel", "level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc")
 """Columns that files of schema 1 lack; they are read as null."""
 
 _KIND = "run folder of the hybrid-architecture lab"
@@ -145,7 +146,7 @@ class Results:
     failures: tuple[Failure, ...] = ()
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, also across a crash of the machine."""
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
     try:
@@ -165,7 +166,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A whole text file or none, also across a crash of the machine."""
-    _write_bytes(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -188,12 +189,12 @@ def write_run(folder: Path, rows: Sequence[Mapping[str, Any]] | pl.DataFrame) ->
     path = folder / "trials" / f"{keys[0]}.parquet"
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
-    _write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
     return path
 
 
 def read_run(path: Path) -> pl.DataFrame:
-    """The rows of one stored run. Raises ResultsError if the file is not one of ours."""
+    """The rows of a stored run, or of many. Raises ResultsError if the file is not one of ours."""
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as exc:

@@ -151,11 +151,13 @@ def label_of(recipe: Recipe, choices: Choices) -> str:
 
 def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedule:
     """The schedule of one combination. Raises SpaceError where it cannot be realised."""
-    values = {name: realise(value) for name, value in choices}
+    values: dict[str, Value] = {}
     where: Path = ("pattern",)
     text = recipe.pattern or ""
-    if recipe.schedules is not None:
-        label = str(values.pop("schedule"))
+    if recipe.schedules is None:
+        values = {name: realise(value) for name, value in choices}
+    else:
+        label = label_of(recipe, choices)
         where, text = ("schedules", label), recipe.schedules[label]
     try:
         pattern = parse(text, blocks, values)

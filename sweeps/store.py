@@ -1,4 +1,4 @@
-"""What a sweep finds finished already: in its own folder, set aside there, or in the folders beside it."""
+"""What a sweep finds finished already: in its folder, set aside there, beside it, or shipped with the lab."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sweeps import results
+from sweeps import packs, results
 from sweeps.pool import Job
 from sweeps.results import ResultsError
 
@@ -19,7 +19,7 @@ class Store:
 
     ``trials/`` is made to hold runs of the present recipe under the present code and no others: what is no
     longer asked for waits in ``earlier/``; what is asked for again, or is finished in a neighbouring run
-    folder, is fetched, its candidate's number and label rewritten.
+    folder or in a pack that ships with the lab, is fetched, its candidate's number and label rewritten.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Store:
             if path is None:
                 continue
             try:
-                frame = results.read_run(path)
+                frame = packs.rows(path, key) if path.parent == packs.KNOWN else results.read_run(path)
             except ResultsError:
                 if path.parent.parent == self.folder:
                     raise
@@ -67,7 +67,7 @@ class Store:
 
 
 def _elsewhere(folder: Path) -> dict[str, Path]:
-    """Finished runs outside ``trials/``: set aside in this folder, or in a run folder beside it."""
+    """Finished runs outside ``trials/``: set aside here, in run folders beside this one, or shipped."""
     found: dict[str, Path] = {}
     for other in sorted(path for path in folder.resolve().parent.iterdir() if (path / "env.json").is_file()):
         if other == folder.resolve():
@@ -77,7 +77,7 @@ def _elsewhere(folder: Path) -> dict[str, Path]:
         except ResultsError:
             continue  # not ours, or from a newer version: nothing in it can be used
         found |= results.stored(other, "earlier") | results.stored(other)
-    return found | results.stored(folder, "earlier")
+    return packs.known() | found | results.stored(folder, "earlier")
 
 
 def _relabel(frame: pl.DataFrame, job: Job) -> pl.DataFrame:

@@ -302,11 +302,19 @@ class _Sweep:
         return {run.key(self.setup.code): Job(run, number) for run in runs}
 
     def jobs(self, seed: int) -> dict[str, Job]:
-        """The runs of all candidates in one round, the longest first, so that workers end together."""
+        """The runs of all candidates in one round: task by task as the recipe lists them, the longest first.
+
+        So that a sweep that is ended within a round has whole tasks, and workers end a round together.
+        """
         jobs = {
             key: job for number in self.roster.candidates for key, job in self.jobs_of(number, seed).items()
         }
-        return dict(sorted(jobs.items(), key=lambda item: (-self.clock.work(item[1].run), item[0])))
+        order = {task: i for i, task in enumerate(self.tasks)}
+
+        def place(item: tuple[str, Job]) -> tuple[int, float, str]:
+            return order[item[1].run.task], -self.clock.work(item[1].run), item[0]
+
+        return dict(sorted(jobs.items(), key=place))
 
     def join(self, number: int, seed: int) -> list[Job]:
         """The runs that the first round of a new candidate lacks."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sweeps import results, space
+from sweeps import packs, results, space
 from sweeps.pool import use_one_thread
 from sweeps.recipe import Recipe, load, loads
 from sweeps.run import code_hash, execute, runs_of
@@ -184,6 +184,41 @@ def test_what_is_finished_elsewhere_is_fetched(done: tuple[Path, Outcome, list[E
     assert sweep(renamed, other, workers=1).trained == 0
     assert rows(other).equals(mine)
     assert not results.stored(other, "earlier")
+
+
+def test_a_pack_holds_the_runs_and_a_sweep_answers_from_it(
+    done: tuple[Path, Outcome, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "packs" / "tiny.parquet"
+    file.parent.mkdir()
+    assert packs.pack(done[0], file) == 16
+    assert packs.pack(done[0], file) == 16, "packed again, nothing is there twice"
+    columns = ["run", "step", "acc", "loss"]
+    assert (
+        results.read_run(file)
+        .select(columns)
+        .sort(columns)
+        .equals(rows(done[0]).select(columns).sort(columns))
+    )
+    monkeypatch.setattr(packs, "KNOWN", file.parent)
+    away = tmp_path / "runs" / "away"
+    away.parent.mkdir()
+    outcome = sweep(tiny("name=away"), away, workers=1)
+    assert (outcome.trained, outcome.stored) == (0, 16)
+    assert rows(away).equals(rows(done[0]))
+    # A folder that holds part of it adds to it and takes nothing away.
+    (away / "trials" / results.stored(away).popitem()[1]).unlink()
+    assert packs.pack(away, file) == 16
+    with pytest.raises(results.ResultsError, match="no run folder"):
+        packs.pack(tmp_path, file)
+
+
+def test_what_one_task_lacks_is_trained_before_the_next_is_begun(tmp_path: Path) -> None:
+    """So that a sweep that is ended within a round has whole tasks."""
+    events: list[Event] = []
+    sweep(tiny("seeds=1"), tmp_path / "x", workers=1, on_event=events.append)
+    tasks = [event.setting.partition("(")[0] for event in events if isinstance(event, RunDone)]
+    assert tasks == ["recall"] * 4 + ["memorization"] * 4
 
 
 BLOCKS_FILE = '''
