@@ -300,6 +300,6 @@ def test_the_sources_of_the_kernels_are_part_of_the_code(
 
 @pytest.mark.parametrize("label", ["3:1", "a:b", "1", "r=3:1, wide"])
 def test_a_label_of_a_schedule_is_a_name_whatever_it_looks_like(label: str) -> None:
-    text = f"name: x\nschedules: {{'{label}': 2*(gdn, swiglu)}}\ntasks: [recall]\n"
+    text = f"name: x\nschedules: {{'{label}': '2*(gdn, swiglu)'}}\ntasks: [recall]\n"
     (only,) = space.candidates(loads(text))
     assert (only.label, only.schedule) == (label, "2*(gdn, swiglu)")
