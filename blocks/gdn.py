@@ -65,9 +65,8 @@ def gated_delta_chunked(
 
     Inside a chunk the writes u solve a unit lower triangular system, (I + A) U = diag(b) (V - diag(e) K S),
     A_ij = b_i exp(log a_{j+1} + ... + log a_i) k_i.k_j for j < i (the WY representation, Yang et al. 2025,
-    section 3.3). Solved once against [e K | V], it leaves each chunk as an affine map of the state, so that
-    only one small product per chunk is sequential. Gradients are written by hand and cannot be
-    differentiated again.
+    section 3.3). Solved once against [e K | V] for all chunks, it leaves two small products per chunk that
+    wait for the chunk before. Gradients are written by hand and cannot be differentiated again.
     """
     length, width = k_BTHK.shape[1], k_BTHK.shape[3]
     if chunk is None:
@@ -96,33 +95,33 @@ class _ChunkedDelta(torch.autograd.Function):
         system = scores[:, 1] * b
         x = torch.cat([k * (b * start), v * b], dim=-1)
         x = torch.linalg.solve_triangular(system, x, upper=False, unitriangular=True)
-        k_end = k * decay[:, -1, :, None]
-        read, write = torch.bmm(scores[:, 0], x), torch.bmm(k_end.mT, x)
-        q_state = (q * start).sub_(read[..., :width])
-        carry = write[..., :width].neg()
-        carry.diagonal(dim1=-2, dim2=-1).add_(start[:, -1])
-        states, last = _scan(carry, write[..., width:], s)
-        out = torch.baddbmm(read[..., width:], q_state, states)
-        ctx.save_for_backward(qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_state, carry, states)
+        k_end, q_start = k * decay[:, -1, :, None], q * start
+        states, writes, last = _scan(x[..., :width], x[..., width:], k_end, start[:, -1:], s)
+        out = torch.baddbmm(torch.bmm(scores[:, 0], writes), q_start, states)
+        ctx.save_for_backward(qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_start, states, writes)
         return join_chunks(out, *ctx.sizes), last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_state, carry, states = ctx.saved_tensors
+        qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_start, states, writes = ctx.saved_tensors
         chunk, width = v.shape[1], k_end.shape[2]
         q, k = qk[:, :chunk], qk[:, chunk:]
         start, decay = decay_NS[:, :chunk, None], decay_NS[:, chunk:].view(-1, chunk, chunk)
         d_out = split_chunks(grad_outputs[0], chunk)
-        d_states, d_s = _scan(carry, torch.bmm(q_state.mT, d_out), grad_outputs[1], reverse=True)
-        d_q_state, d_carry = torch.bmm(d_out, states.mT), torch.bmm(d_states, states.mT)
-        d_read = torch.cat([d_q_state.neg(), d_out], dim=-1)
-        d_write = torch.cat([d_carry.neg(), d_states], dim=-1)
-        d_x = torch.baddbmm(torch.bmm(k_end, d_write), scores[:, 0].mT, d_read)
-        d_k_end = torch.bmm(x, d_write.mT)
+        d_after, d_writes, d_s = _scan_back(
+            x[..., :width],
+            k_end,
+            start[:, -1:],
+            torch.bmm(scores[:, 0].mT, d_out),
+            torch.bmm(q_start.mT, d_out),
+            grad_outputs[1],
+        )
+        d_q_start, d_k_end = torch.bmm(d_out, states.mT), torch.bmm(writes, d_after.mT)
+        d_x = torch.cat([torch.bmm(d_writes, states.mT).neg_(), d_writes], dim=-1)
         y = torch.linalg.solve_triangular(system.mT, d_x, upper=True, unitriangular=True)
 
-        d_scores = torch.bmm(torch.cat([d_read, y.neg()], dim=1), x.mT).view_as(scores)
+        d_scores = torch.stack([torch.bmm(d_out, writes.mT), torch.bmm(y, x.mT).neg_()], dim=1)
         # Above the diagonal the decay is 0 already; on it the system has a constant 1.
         d_system = d_scores[:, 1]
         d_system.diagonal(dim1=-2, dim2=-1).zero_()
@@ -135,13 +134,13 @@ class _ChunkedDelta(torch.autograd.Function):
 
         y_k, y_v = y[..., :width], y[..., width:]
         start_b = start * b
-        d_q = torch.addcmul(d_qk[:, :chunk], start, d_q_state)
+        d_q = torch.addcmul(d_qk[:, :chunk], start, d_q_start)
         d_k = torch.baddbmm(d_qk[:, chunk:], d_scores.mT, qk)
         d_k.addcmul_(decay[:, -1, :, None], d_k_end).addcmul_(start_b, y_k)
         along_k = (y_k * k).sum(-1, keepdim=True)
         d_b.addcmul_(start, along_k).add_((y_v * v).sum(-1, keepdim=True))
-        d_log_start = start * (d_q_state * q).sum(-1, keepdim=True) + start_b * along_k
-        d_log_start[:, -1, 0] += start[:, -1, 0] * d_carry.diagonal(dim1=-2, dim2=-1).sum(-1)
+        d_log_start = start * (d_q_start * q).sum(-1, keepdim=True) + start_b * along_k
+        d_log_start[:, -1, 0] += start[:, -1, 0] * (d_after * states).sum((1, 2))
         d_log_decay[:, -1] += (d_k_end * k_end).sum(-1)
         d_log_a = torch.addmm(
             d_log_start[..., 0] @ sums_CS[:, :chunk].T, d_log_decay.flatten(1), sums_CS[:, chunk:].T
@@ -150,19 +149,44 @@ class _ChunkedDelta(torch.autograd.Function):
         return *back, d_s, None
 
 
-def _scan(carry_NKK: Tensor, add_NKV: Tensor, s_BHKV: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
-    """S_{n+1} = carry_n S_n + add_n over the chunks of each head: (all S_n before their chunk, the last S).
+def _scan(
+    w_NCK: Tensor, u_NCV: Tensor, k_end_NCK: Tensor, keep_N11: Tensor, s_BHKV: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Chunk after chunk of each head: the writes u - w S, and S = keep S + k_end^T (u - w S).
 
-    In ``reverse`` order and with the transposed carry it is the recurrence of the state's gradients.
+    Returns all S before their chunk, all writes, and the last S.
     """
     s = s_BHKV.flatten(0, 1)
-    carries = (carry_NKK.mT if reverse else carry_NKK).unflatten(0, (s.shape[0], -1)).unbind(1)
-    steps = list(zip(carries, add_NKV.unflatten(0, (s.shape[0], -1)).unbind(1), strict=True))
-    states = []
-    for carry, add in reversed(steps) if reverse else steps:
+    parts = (x.unflatten(0, (s.shape[0], -1)).unbind(1) for x in (w_NCK, u_NCV, k_end_NCK, keep_N11))
+    states, writes = [], []
+    for w, u, k_end, keep in zip(*parts, strict=True):
         states.append(s)
-        s = torch.baddbmm(add, carry, s)
-    return torch.stack(states[::-1] if reverse else states, dim=1).flatten(0, 1), s.view(s_BHKV.shape)
+        writes.append(torch.baddbmm(u, w, s, alpha=-1))
+        s = torch.baddbmm(keep * s, k_end.mT, writes[-1])
+    return _chunks(states), _chunks(writes), s.view(s_BHKV.shape)
+
+
+def _scan_back(
+    w_NCK: Tensor, k_end_NCK: Tensor, keep_N11: Tensor, d_u_NCV: Tensor, d_s_NKV: Tensor, d_last_BHKV: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``_scan`` backwards, from what the outputs say of each chunk's writes (d_u) and of S before it (d_s).
+
+    Returns the gradients of all S after their chunk, of all writes, and of the first S.
+    """
+    d = d_last_BHKV.flatten(0, 1)
+    inputs = w_NCK, k_end_NCK, keep_N11, d_u_NCV, d_s_NKV
+    parts = [x.unflatten(0, (d.shape[0], -1)).unbind(1)[::-1] for x in inputs]
+    after, writes = [], []
+    for w, k_end, keep, d_u, d_s in zip(*parts, strict=True):
+        after.append(d)
+        writes.append(torch.baddbmm(d_u, k_end, d))
+        d = torch.baddbmm(torch.addcmul(d_s, keep, d), w.mT, writes[-1], alpha=-1)
+    return _chunks(after[::-1]), _chunks(writes[::-1]), d.view(d_last_BHKV.shape)
+
+
+def _chunks(per_chunk: list[Tensor]) -> Tensor:
+    """Tensors [B*H, ...], one per chunk, as [N, ...]."""
+    return torch.stack(per_chunk, dim=1).flatten(0, 1)
 
 
 class _Mixer(nn.Module):
