@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
+from blocks.kernels.layers import narrow, swiglu
 from blocks.parts import gated
 from blocks.products import Linear
 
@@ -89,6 +90,8 @@ class _SwiGLU(nn.Module):
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
+        if self.kernel == "c" and self.select is None and narrow(x_BTD, self.up.weight):
+            return swiglu(x_BTD, self.gate.weight, self.up.weight, self.out.weight), {}
         u_BTF = gated(self.gate(x_BTD), self.up(x_BTD), self.kernel)
         if self.select is not None:
             u_BTF = self.select(u_BTF)

@@ -7,6 +7,7 @@ heads and sequences together, G = B*H; S log decays of all spans inside a chunk 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from blocks.base import (
 )
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.kernels import ops
+from blocks.kernels.layers import DeltaSizes, delta_layer, narrow
 from blocks.parts import ShortConv, gated, inverse_softplus, l2_normalise, make_norm
 from blocks.products import Linear
 
@@ -211,6 +213,8 @@ class _Mixer(nn.Module):
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
         state = state or {}
+        if self.kernel == "c" and narrow(x_BTD, self.project.weight):
+            return self._whole(x_BTD, state)
         mixed, step, write, gate = self.project(x_BTD).split(self.split, dim=-1)
         after: dict[str, Tensor | int] = {}
         if self.conv is None:
@@ -231,6 +235,32 @@ class _Mixer(nn.Module):
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
         return self.out(gated(gate, o, self.kernel) if gate.shape[-1] else o), after
+
+    def _whole(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """The same in one piece."""
+        before: Mapping[str, Any] = state
+        tail, s, channels = before.get("conv"), before.get("s"), self.split[0]
+        taps = x_BTD.new_ones(channels, 1) if self.conv is None else self.conv.weight
+        if tail is None:
+            tail = x_BTD.new_zeros(len(x_BTD), taps.shape[1] - 1, channels)
+        if s is None:
+            s = x_BTD.new_zeros(len(x_BTD), self.heads, self.k, self.v)
+        norm = self.norm
+        sizes = DeltaSizes(
+            heads=self.heads,
+            key=self.k,
+            value=self.v,
+            taps=taps.shape[1],
+            beta_max=self.beta_max,
+            gate=bool(self.split[-1]),
+            gain=norm is not None,
+            eps=norm.eps if norm else 0.0,
+            shift=float(norm.zero_centred) if norm else 0.0,
+        )
+        gain = x_BTD.new_ones(self.v) if norm is None else norm.weight
+        weights = taps, tail, self.log_pace, self.step_bias, gain, self.out.weight, s
+        y, conv, s = delta_layer(sizes, x_BTD, self.project.weight, *weights)
+        return y, {"s": s} if self.conv is None else {"conv": conv, "s": s}
 
     def _unit(self, qk_BTX: Tensor) -> tuple[Tensor, Tensor]:
         """Queries at length K^-1/2 and keys at length 1, [B, T, H, K] each."""

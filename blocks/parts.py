@@ -165,7 +165,9 @@ class ShortConv(nn.Module):
         if tail is None:
             tail = x_BTC.new_zeros(x_BTC.shape[0], self.width - 1, x_BTC.shape[2])
         if self.kernel == "c":
-            last = torch.cat([tail, x_BTC[:, max(0, x_BTC.shape[1] - self.width + 1) :]], dim=1)
+            last = torch.cat(
+                [tail.to(x_BTC.dtype), x_BTC[:, max(0, x_BTC.shape[1] - self.width + 1) :]], dim=1
+            )
             y = ops.short_conv(x_BTC, tail, self.weight, self.act)
             return y, last[:, last.shape[1] - self.width + 1 :]
         padded = torch.cat([tail.to(x_BTC.dtype), x_BTC], dim=1)

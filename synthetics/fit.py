@@ -258,7 +258,9 @@ class Trainer:
             )
             if valid_NT is None or self.test_NT is None:
                 # The last update broke the model; the loss before it was still fine.
-                self.problem = where_it_broke(self.model, inputs_BT, step, float(loss), math.nan)
+                where = where_it_broke(self.model, inputs_BT, step, float(loss), math.nan)
+                held = f"step {step}: a logit of a row that was held out is not finite"
+                self.problem = held if "gradient norm nan" in where else where
                 return None
             self.seconds = time.perf_counter() - started
             mean = float(torch.stack(losses).mean())

@@ -1,6 +1,7 @@
 /* The gated delta rule, token by token (Yang et al. 2025, eq. 10): S = a S + b k (v - a S^T k)^T, o = S^T q.
 
-   q, k [B,T,H,K], v, o [B,T,H,V], log_a, b [B,T,H], s [B,H,K,V], all contiguous. The columns of S do not
+   q, k [B,T,H,K], v, o [B,T,H,V], log_a, b [B,T,H], s [B,H,K,V], all contiguous but v, whose tokens (and those of
+   its gradient) lie v_row apart. The columns of S do not
    meet, so a panel of N vectors of columns is taken through all of time by itself. The backward pass needs the
    states again: those before every SEGMENT-th token are kept [B,H,T/SEGMENT rounded up,K,V], the others made
    again. */
@@ -41,13 +42,13 @@ static inline __attribute__((always_inline)) void NAME(store_state)(
 
 /* Columns [0, width) of one head: pointers stand at its first token, H heads lie between tokens. */
 static inline __attribute__((always_inline)) void NAME(panel_forward)(
-    int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
+    int N, long width, long T, long H, long K, long V, long v_row, const REAL *q, const REAL *k, const REAL *v,
     const REAL *log_a, const REAL *b, const REAL *s0, REAL *o, REAL *s1, REAL *kept, VEC *s) {
     VEC row[4], u[4], out[4];
     NAME(load_state)(N, s0, width, K, V, s);
     for (long t = 0; t < T; t++) {
         if (kept && t % SEGMENT == 0) NAME(store_state)(N, kept + t / SEGMENT * K * V, width, K, V, s);
-        NAME(load_row)(N, v + t * H * V, width, row);
+        NAME(load_row)(N, v + t * v_row, width, row);
         NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, u, out);
         NAME(store_row)(N, o + t * H * V, width, out);
     }
@@ -56,20 +57,20 @@ static inline __attribute__((always_inline)) void NAME(panel_forward)(
 
 /* Gradients of q, k, log_a and b are added to what the panels before have left. g holds dL/dS. */
 static inline __attribute__((always_inline)) void NAME(panel_backward)(
-    int N, long width, long T, long H, long K, long V, const REAL *q, const REAL *k, const REAL *v,
+    int N, long width, long T, long H, long K, long V, long v_row, const REAL *q, const REAL *k, const REAL *v,
     const REAL *log_a, const REAL *b, const REAL *kept, const REAL *d_o, const REAL *d_s1,
     REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0, VEC *scratch) {
     const long size = K * N;
     VEC *g = scratch, *states = g + size, *us = states + (SEGMENT + 1) * size;
     VEC row[4], grad[4], d_u[4];
     NAME(load_state)(N, d_s1, width, K, V, g);
-    for (long first = (T - 1) / SEGMENT * SEGMENT; first >= 0; first -= SEGMENT) {
+    for (long first = T > 0 ? (T - 1) / SEGMENT * SEGMENT : -1; first >= 0; first -= SEGMENT) {
         const long end = first + SEGMENT < T ? first + SEGMENT : T;
         NAME(load_state)(N, kept + first / SEGMENT * K * V, width, K, V, states);
         for (long t = first; t < end; t++) {
             VEC *s = states + (t - first + 1) * size;
             memcpy(s, s - size, size * sizeof(VEC));
-            NAME(load_row)(N, v + t * H * V, width, row);
+            NAME(load_row)(N, v + t * v_row, width, row);
             NAME(step)(N, K, q + t * H * K, k + t * H * K, row, EXP(log_a[t * H]), b[t * H], s, us + (t - first) * N, 0);
         }
         for (long t = end - 1; t >= first; t--) {
@@ -94,7 +95,7 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
             }
             /* u = b w, w = v - a r, r = S^T k. */
             VEC d_w[4], d_r[4], a_r[4];
-            NAME(load_row)(N, v + t * H * V, width, row);
+            NAME(load_row)(N, v + t * v_row, width, row);
             for (int n = 0; n < N; n++) d_w[n] = b_t * d_u[n], d_r[n] = -a * d_w[n], a_r[n] = (VEC){0};
             for (long i0 = 0; i0 < K; i0 += LANES) {
                 const long here = K - i0 < LANES ? K - i0 : LANES;
@@ -117,7 +118,7 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
             }
             d_log_a[t * H] += a * NAME(sum)(fade);
             d_b[t * H] += NAME(sum)(strength);
-            NAME(store_row)(N, d_v + t * H * V, width, d_w);
+            NAME(store_row)(N, d_v + t * v_row, width, d_w);
         }
     }
     NAME(store_state)(N, d_s0, width, K, V, g);
@@ -135,14 +136,14 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
 
 int NAME(gated_delta_forward)(
     const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *s0, REAL *o,
-    REAL *s1, REAL *kept, long B, long T, long H, long K, long V) {
+    REAL *s1, REAL *kept, long B, long T, long H, long K, long V, long v_row) {
     const long segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *s = aligned_alloc(64, K * 4 * sizeof(VEC));
     if (!s) return 1;
     for (long i = 0; i < B * H; i++) {
-        const long head = i / H * T * H + i % H;
+        const long head = i / H * T * H + i % H, value = i / H * T * v_row + i % H * V;
         PANELS(V, NAME(panel_forward)(
-            N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
+            N, width, T, H, K, V, v_row, q + head * K, k + head * K, v + value + j, log_a + head, b + head,
             s0 + i * K * V + j, o + head * V + j, s1 + i * K * V + j, kept ? kept + i * segments * K * V + j : 0, s))
     }
     free(s);
@@ -153,16 +154,16 @@ int NAME(gated_delta_forward)(
 int NAME(gated_delta_backward)(
     const REAL *q, const REAL *k, const REAL *v, const REAL *log_a, const REAL *b, const REAL *kept,
     const REAL *d_o, const REAL *d_s1, REAL *d_q, REAL *d_k, REAL *d_v, REAL *d_log_a, REAL *d_b, REAL *d_s0,
-    long B, long T, long H, long K, long V) {
+    long B, long T, long H, long K, long V, long v_row) {
     const long vectors = K * 4 * (1 + SEGMENT + 1) + 4 * SEGMENT, segments = (T + SEGMENT - 1) / SEGMENT;
     VEC *scratch = aligned_alloc(64, vectors * sizeof(VEC));
     if (!scratch) return 1;
     for (long i = 0; i < B * H; i++) {
-        const long head = i / H * T * H + i % H;
+        const long head = i / H * T * H + i % H, value = i / H * T * v_row + i % H * V;
         PANELS(V, NAME(panel_backward)(
-            N, width, T, H, K, V, q + head * K, k + head * K, v + head * V + j, log_a + head, b + head,
+            N, width, T, H, K, V, v_row, q + head * K, k + head * K, v + value + j, log_a + head, b + head,
             kept + i * segments * K * V + j, d_o + head * V + j, d_s1 + i * K * V + j, d_q + head * K, d_k + head * K,
-            d_v + head * V + j, d_log_a + head, d_b + head, d_s0 + i * K * V + j, scratch))
+            d_v + value + j, d_log_a + head, d_b + head, d_s0 + i * K * V + j, scratch))
     }
     free(scratch);
     return 0;

@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) void NAME(linear_panel_backward)(
     VEC *g = scratch, *states = g + size;
     VEC row[4], grad[4], d_row[4];
     NAME(load_state)(N, d_s1, width, K, V, g);
-    for (long first = (T - 1) / SEGMENT * SEGMENT; first >= 0; first -= SEGMENT) {
+    for (long first = T > 0 ? (T - 1) / SEGMENT * SEGMENT : -1; first >= 0; first -= SEGMENT) {
         const long end = first + SEGMENT < T ? first + SEGMENT : T;
         NAME(load_state)(N, kept + first / SEGMENT * K * V, width, K, V, states);
         for (long t = first; t < end; t++) {

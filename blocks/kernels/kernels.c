@@ -18,7 +18,7 @@ static inline float power_f32(float x) {
     p = p * r + 1.66666657e-1f;
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
-    const int32_t bits = ((int32_t)whole + 127) * (1 << 23);
+    const uint32_t bits = (uint32_t)((int32_t)(x == x ? whole : 0) + 127) << 23;
     float two;
     memcpy(&two, &bits, sizeof two);
     const float y = p * two;
@@ -33,6 +33,7 @@ static inline double power_f64(double x) { return exp(x); }
 #define LANES 8
 #define EXP exp
 #define LOG log
+#define LOG1P log1p
 #define SQRT sqrt
 #define NAME(x) x##_f64
 #else
@@ -41,6 +42,7 @@ static inline double power_f64(double x) { return exp(x); }
 #define LANES 16
 #define EXP expf
 #define LOG logf
+#define LOG1P log1pf
 #define SQRT sqrtf
 #define NAME(x) x##_f32
 #endif
@@ -53,4 +55,5 @@ static inline double power_f64(double x) { return exp(x); }
 #include "attention.h"
 #include "gated_delta.h"
 #include "gated_linear.h"
+#include "matrix.h"
 #include "rows.h"

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["SEGMENT", "SOURCES", "KernelError", "call", "compiler", "library"]
+__all__ = ["SEGMENT", "SOURCES", "KernelError", "call", "compiler", "kept_states", "library"]
 
 SOURCES = tuple(sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".c", ".h")))
 """Part of what decides a run's outcome, as the Python files are."""
@@ -47,17 +47,21 @@ SIGNATURES = {
     "attention_forward": (7, 6, 0),
     "attention_backward": (11, 6, 0),
     "conv_forward": (4, 6, 0),
-    "conv_backward": (7, 6, 0),
+    "conv_backward": (7, 7, 0),
     "gate_forward": (3, 4, 0),
-    "gate_backward": (5, 4, 0),
-    "gated_delta_forward": (9, 5, 0),
-    "gated_delta_backward": (14, 5, 0),
+    "gate_backward": (5, 5, 0),
+    "gated_delta_forward": (9, 6, 0),
+    "gated_delta_backward": (14, 6, 0),
     "gated_linear_forward": (8, 5, 0),
     "gated_linear_backward": (12, 5, 0),
+    "gates_forward": (5, 3, 1),
+    "gates_backward": (9, 3, 1),
+    "linear_forward": (3, 5, 0),
+    "linear_backward": (5, 6, 0),
     "norm_forward": (3, 4, 2),
     "norm_backward": (5, 4, 2),
     "unit_forward": (3, 4, 2),
-    "unit_backward": (4, 4, 2),
+    "unit_backward": (4, 5, 2),
 }
 
 
@@ -80,6 +84,12 @@ def call(name: str, kind: torch.dtype, *arguments: Tensor | int | float | None) 
     function = _function(name, kind)
     if function(*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)):
         raise KernelError(f"{name}: no memory for its scratch space")
+
+
+def kept_states(s_BHKV: Tensor, length: int) -> Tensor:
+    """Room for the states that the backward pass of a recurrence over ``length`` tokens starts from."""
+    batch, heads, *size = s_BHKV.shape
+    return s_BHKV.new_empty(batch, heads, -(-length // SEGMENT), *size)
 
 
 @cache

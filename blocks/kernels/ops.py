@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blocks.kernels.native import SEGMENT, KernelError, call
+from blocks.kernels.native import KernelError, call, kept_states
 
 __all__ = [
+    "agree",
     "attention",
     "gated",
     "gated_delta",
@@ -44,9 +45,23 @@ def _rows(x: Tensor, width: int) -> Tensor:
     return flat if flat.stride(1) == 1 or not len(flat) else flat.contiguous()
 
 
+def agree(what: str, *tensors: tuple[Tensor, str]) -> None:
+    """Hold tensors to their letters: the same letter, the same size. Raises KernelError.
+
+    The kernels are given addresses and sizes; a size that is not there would be read all the same.
+    """
+    sizes: dict[str, int] = {}
+    for x, letters in tensors:
+        named = zip(letters, x.shape, strict=x.ndim == len(letters))
+        if x.ndim != len(letters) or any(sizes.setdefault(a, n) != n for a, n in named):
+            given = ", ".join(f"{letters} {list(x.shape)}" for x, letters in tensors)
+            raise KernelError(f"{what}: the shapes do not fit each other ({given})")
+
+
 def short_conv(x_BTC: Tensor, tail_BPC: Tensor, weight_CW: Tensor, act: bool) -> Tensor:
     """sum_i weight[:, i] x[t - W + 1 + i], SiLU if ``act``; what lies before x is ``tail``, P = W - 1."""
     x, tail, weight = _wide(x_BTC, tail_BPC, weight_CW)
+    agree("short_conv", (x, "BTC"), (tail, "BPC"), (weight[:, 1:], "CP"))
     return _Conv.apply(x, tail.contiguous(), weight, act).to(x_BTC.dtype)
 
 
@@ -55,9 +70,9 @@ class _Conv(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, tail, weight, act = inputs
         taps, rows, y = weight.T.contiguous(), _rows(x, x.shape[2]), x.new_empty(x.shape)
-        ctx.sizes = *x.shape, weight.shape[1], rows.stride(0), int(act)
+        ctx.sizes, ctx.act = (*x.shape, weight.shape[1]), int(act)
         ctx.save_for_backward(x, tail, taps)
-        call("conv_forward", x.dtype, rows, tail, taps, y, *ctx.sizes)
+        call("conv_forward", x.dtype, rows, tail, taps, y, *ctx.sizes, rows.stride(0), ctx.act)
         return y
 
     @staticmethod
@@ -66,13 +81,16 @@ class _Conv(torch.autograd.Function):
         x, tail, taps = ctx.saved_tensors
         d_y = grad_outputs[0].contiguous()
         d_x, d_tail, d_taps = x.new_zeros(x.shape), torch.zeros_like(tail), torch.zeros_like(taps)
-        call("conv_backward", x.dtype, _rows(x, x.shape[2]), tail, taps, d_y, d_x, d_tail, d_taps, *ctx.sizes)
+        rows, found = _rows(x, x.shape[2]), (d_x, d_tail, d_taps)
+        sizes = *ctx.sizes, rows.stride(0), ctx.act, x.shape[2]
+        call("conv_backward", x.dtype, rows, tail, taps, d_y, *found, *sizes)
         return d_x, d_tail, d_taps.T, None
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float) -> Tensor:
     """x / sqrt(mean x^2 + eps) * (gain + shift) over the last axis."""
     wide, gain = _wide(x, gain_D)
+    agree("rms_norm", (wide.flatten(0, -2), "RD"), (gain, "D"))
     return _Norm.apply(wide, gain.contiguous(), eps, shift).to(x.dtype)
 
 
@@ -82,9 +100,9 @@ class _Norm(torch.autograd.Function):
         x, gain, eps, shift = inputs
         groups = x.shape[-2] if x.ndim == 4 else 1
         rows, y = _rows(x, groups * len(gain)), x.new_empty(x.shape)
-        ctx.sizes = len(rows), groups, len(gain), rows.stride(0), eps, shift
+        ctx.sizes, ctx.reals = (len(rows), groups, len(gain)), (eps, shift)
         ctx.save_for_backward(x, gain)
-        call("norm_forward", x.dtype, rows, gain, y, *ctx.sizes)
+        call("norm_forward", x.dtype, rows, gain, y, *ctx.sizes, rows.stride(0), *ctx.reals)
         return y
 
     @staticmethod
@@ -92,8 +110,8 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, gain = ctx.saved_tensors
         d_x, d_gain = x.new_empty(x.shape), torch.zeros_like(gain)
-        rows = _rows(x, ctx.sizes[1] * len(gain))
-        call("norm_backward", x.dtype, rows, gain, grad_outputs[0].contiguous(), d_x, d_gain, *ctx.sizes)
+        rows, d_y = _rows(x, ctx.sizes[1] * len(gain)), grad_outputs[0].contiguous()
+        call("norm_backward", x.dtype, rows, gain, d_y, d_x, d_gain, *ctx.sizes, rows.stride(0), *ctx.reals)
         return d_x, d_gain, None, None
 
 
@@ -110,9 +128,9 @@ class _Unit(torch.autograd.Function):
         width = x.shape[2] // (2 * heads)
         rows = _rows(x, x.shape[2])
         q, k = (x.new_empty(*x.shape[:2], heads, width) for _ in range(2))
-        ctx.sizes = len(rows), heads, width, rows.stride(0), eps, width**-0.5
+        ctx.sizes, ctx.reals = (len(rows), heads, width), (eps, width**-0.5)
         ctx.save_for_backward(x)
-        call("unit_forward", x.dtype, rows, q, k, *ctx.sizes)
+        call("unit_forward", x.dtype, rows, q, k, *ctx.sizes, rows.stride(0), *ctx.reals)
         return q, k
 
     @staticmethod
@@ -121,13 +139,17 @@ class _Unit(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         d_q, d_k = (d.contiguous() for d in grad_outputs)
         d_x = x.new_empty(x.shape)
-        call("unit_backward", x.dtype, _rows(x, x.shape[2]), d_q, d_k, d_x, *ctx.sizes)
+        rows = _rows(x, x.shape[2])
+        sizes = *ctx.sizes, rows.stride(0), x.shape[2]
+        call("unit_backward", x.dtype, rows, d_q, d_k, d_x, *sizes, *ctx.reals)
         return d_x, None, None
 
 
 def gated(gate: Tensor, x: Tensor) -> Tensor:
     """silu(gate) * x, both of one shape."""
-    return _Gate.apply(*_wide(gate, x)).to(x.dtype)
+    if gate.shape != x.shape:
+        raise KernelError(f"gated: the gate is {list(gate.shape)} and what it gates {list(x.shape)}")
+    return _Gate.apply(*_wide(gate, x)).to(torch.promote_types(gate.dtype, x.dtype))
 
 
 class _Gate(torch.autograd.Function):
@@ -135,9 +157,8 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         gate, x = (_rows(t, t.shape[-1]) for t in tensors)
         y = x.new_empty(tensors[1].shape)
-        ctx.sizes = *x.shape, gate.stride(0), x.stride(0)
         ctx.save_for_backward(*tensors)
-        call("gate_forward", x.dtype, gate, x, y, *ctx.sizes)
+        call("gate_forward", x.dtype, gate, x, y, *x.shape, gate.stride(0), x.stride(0))
         return y
 
     @staticmethod
@@ -145,24 +166,19 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gate, x = ctx.saved_tensors
         d_gate, d_x = gate.new_empty(gate.shape), x.new_empty(x.shape)
-        rows = _rows(gate, gate.shape[-1]), _rows(x, x.shape[-1])
-        call("gate_backward", x.dtype, *rows, grad_outputs[0].contiguous(), d_gate, d_x, *ctx.sizes)
+        g, u, d_y = _rows(gate, gate.shape[-1]), _rows(x, x.shape[-1]), grad_outputs[0].contiguous()
+        sizes = *u.shape, g.stride(0), u.stride(0), u.shape[1]
+        call("gate_backward", x.dtype, g, u, d_y, d_gate, d_x, *sizes)
         return d_gate, d_x
-
-
-def _kept(ctx: Any, q_BTHK: Tensor, s_BHKV: Tensor) -> Tensor | None:
-    """Room for the states that the backward pass starts from; None where there will be none."""
-    if not any(ctx.needs_input_grad):
-        return None
-    (batch, heads, *size), segments = s_BHKV.shape, -(-q_BTHK.shape[1] // SEGMENT)
-    return s_BHKV.new_empty(batch, heads, segments, *size)
 
 
 def gated_delta(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, b_BTH: Tensor, s_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``blocks.gdn.gated_delta_reference`` as the recurrence it is. Returns (o_BTHV, last state)."""
-    return _Delta.apply(*_wide(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV))
+    given = _wide(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV)
+    agree("gated_delta", *zip(given, ("BTHK", "BTHK", "BTHV", "BTH", "BTH", "BHKV"), strict=True))
+    return _Delta.apply(*given)
 
 
 class _Delta(torch.autograd.Function):
@@ -170,8 +186,12 @@ class _Delta(torch.autograd.Function):
     def forward(ctx: Any, *tensors: Tensor) -> Any:
         inputs = [x.contiguous() for x in tensors]
         q, v, s = inputs[0], inputs[2], inputs[5]
-        o, last, kept = torch.empty_like(v), torch.empty_like(s), _kept(ctx, q, s)
-        ctx.sizes = *q.shape, v.shape[3]
+        o, last, kept = (
+            torch.empty_like(v),
+            torch.empty_like(s),
+            kept_states(s, q.shape[1]) if any(ctx.needs_input_grad) else None,
+        )
+        ctx.sizes = *q.shape, v.shape[3], v.shape[2] * v.shape[3]
         call("gated_delta_forward", q.dtype, *inputs, o, last, kept, *ctx.sizes)
         ctx.save_for_backward(*inputs, kept)
         return o, last
@@ -190,12 +210,16 @@ def gated_linear(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTHK: Tensor, s_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``blocks.gla.gla_reference`` as the recurrence it is. Returns (o_BTHV, last state)."""
-    return _Linear.apply(*_wide(q_BTHK, k_BTHK, v_BTHV, s_BHKV, log_a_BTHK))
+    given = _wide(q_BTHK, k_BTHK, v_BTHV, s_BHKV, log_a_BTHK)
+    agree("gated_linear", *zip(given, ("BTHK", "BTHK", "BTHV", "BHKV", "BTHK"), strict=True))
+    return _Linear.apply(*given)
 
 
 def linear_memory(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, s_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """``blocks.linear.linear_reference`` as the recurrence it is. Returns (o_BTHV, last state)."""
-    return _Linear.apply(*_wide(q_BTHK, k_BTHK, v_BTHV, s_BHKV))
+    given = _wide(q_BTHK, k_BTHK, v_BTHV, s_BHKV)
+    agree("linear_memory", *zip(given, ("BTHK", "BTHK", "BTHV", "BHKV"), strict=True))
+    return _Linear.apply(*given)
 
 
 class _Linear(torch.autograd.Function):
@@ -204,7 +228,11 @@ class _Linear(torch.autograd.Function):
         inputs = [x.contiguous() for x in tensors]
         q, k, v, s = inputs[:4]
         log_a = inputs[4] if len(inputs) > 4 else None
-        o, last, kept = torch.empty_like(v), torch.empty_like(s), _kept(ctx, q, s)
+        o, last, kept = (
+            torch.empty_like(v),
+            torch.empty_like(s),
+            kept_states(s, q.shape[1]) if any(ctx.needs_input_grad) else None,
+        )
         ctx.sizes = *q.shape, v.shape[3]
         call("gated_linear_forward", q.dtype, q, k, v, log_a, s, o, last, kept, *ctx.sizes)
         ctx.save_for_backward(*inputs, kept)
@@ -233,8 +261,18 @@ def attention(
     """Causal attention of the last T of S positions; with ``log_f`` forgetting (``blocks.fox``), and then
     ``faded`` is what each of the P = S - T cached keys has already lost. Returns o_BTHK.
     """
-    gates = () if log_f_BTH is None or faded_BPH is None else (log_f_BTH, faded_BPH)
-    return _Attention.apply(*_wide(q_BTHK, k_BSGK, v_BSGK, *gates)).to(v_BSGK.dtype)
+    gates = ()
+    if log_f_BTH is not None:
+        gates = (log_f_BTH, log_f_BTH[:, :0] if faded_BPH is None else faded_BPH)
+    given = _wide(q_BTHK, k_BSGK, v_BSGK, *gates)
+    agree("attention", *zip(given, ("BTHK", "BSGK", "BSGK", "BTH", "BPH"), strict=False))
+    heads, groups, past = q_BTHK.shape[2], k_BSGK.shape[2], k_BSGK.shape[1] - q_BTHK.shape[1]
+    if past < 0 or heads % groups or (gates and gates[1].shape[1] != past):
+        raise KernelError(
+            f"attention: q {list(q_BTHK.shape)} and k {list(k_BSGK.shape)} do not fit"
+            + (f" with gates of {gates[1].shape[1]} cached keys" if gates else "")
+        )
+    return _Attention.apply(*given).to(v_BSGK.dtype)
 
 
 class _Attention(torch.autograd.Function):

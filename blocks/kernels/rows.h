@@ -1,5 +1,5 @@
-/* What is done row by row: short convolution, norms, gates. Rows are `stride` elements apart in what is read,
-   and follow each other in what is written. */
+/* What is done row by row: short convolution, norms, gates. Rows are `stride` elements apart in what is read; in
+   what is written they follow each other, or are `d_stride` apart. */
 
 static inline REAL NAME(sigmoid)(REAL x) { return 1 / (1 + NAME(power)(-x)); }
 
@@ -32,7 +32,7 @@ int NAME(conv_forward)(
 /* d_x, d_tail and d_taps come filled with zeros. */
 int NAME(conv_backward)(
     const REAL *x, const REAL *tail, const REAL *taps, const REAL *d_y, REAL *d_x, REAL *d_tail, REAL *d_taps, long B,
-    long T, long C, long W, long stride, long act) {
+    long T, long C, long W, long stride, long act, long d_stride) {
     REAL *d = malloc(C * sizeof(REAL));
     if (!d) return 1;
     for (long b = 0; b < B; b++)
@@ -49,7 +49,7 @@ int NAME(conv_backward)(
             for (long i = 0; i < W; i++) {
                 const long from = t - W + 1 + i;
                 const REAL *row = from < 0 ? before + (from + W - 1) * C : rows + from * stride, *tap = taps + i * C;
-                REAL *d_row = from < 0 ? d_tail + (b * (W - 1) + from + W - 1) * C : d_x + (b * T + from) * C;
+                REAL *d_row = from < 0 ? d_tail + (b * (W - 1) + from + W - 1) * C : d_x + (b * T + from) * d_stride;
                 REAL *d_tap = d_taps + i * C;
 #pragma omp simd
                 for (long c = 0; c < C; c++) {
@@ -121,13 +121,13 @@ int NAME(unit_forward)(
 }
 
 int NAME(unit_backward)(
-    const REAL *x, const REAL *d_q, const REAL *d_k, REAL *d_x, long N, long H, long K, long stride, double eps,
-    double scale) {
+    const REAL *x, const REAL *d_q, const REAL *d_k, REAL *d_x, long N, long H, long K, long stride, long d_stride,
+    double eps, double scale) {
     for (long n = 0; n < N; n++)
         for (long g = 0; g < 2 * H; g++) {
             const REAL *row = x + n * stride + g * K, *up = (g < H ? d_q : d_k) + (n * H + g % H) * K;
             const REAL rate = 1 / SQRT(NAME(square_sum)(row, K) + (REAL)eps), times = g < H ? (REAL)scale : 1;
-            REAL *d = d_x + (n * 2 * H + g) * K, along = 0;
+            REAL *d = d_x + n * d_stride + g * K, along = 0;
 #pragma omp simd reduction(+ : along)
             for (long i = 0; i < K; i++) along += up[i] * row[i];
             along *= rate * rate;
@@ -149,13 +149,44 @@ int NAME(gate_forward)(const REAL *g, const REAL *u, REAL *y, long N, long D, lo
 }
 
 int NAME(gate_backward)(
-    const REAL *g, const REAL *u, const REAL *d_y, REAL *d_g, REAL *d_u, long N, long D, long g_stride, long u_stride) {
+    const REAL *g, const REAL *u, const REAL *d_y, REAL *d_g, REAL *d_u, long N, long D, long g_stride, long u_stride,
+    long d_stride) {
     for (long n = 0; n < N; n++)
 #pragma omp simd
         for (long d = 0; d < D; d++) {
             const REAL z = g[n * g_stride + d], p = NAME(sigmoid)(z), up = d_y[n * D + d];
-            d_g[n * D + d] = up * u[n * u_stride + d] * p * (1 + z * (1 - p));
+            d_g[n * d_stride + d] = up * u[n * u_stride + d] * p * (1 + z * (1 - p));
             d_u[n * D + d] = up * z * p;
+        }
+    return 0;
+}
+
+/* The gates of a head from two columns of each row, step and write (H apart): log_a = -exp(log_pace)
+   softplus(step + bias), b = most sigmoid(write). */
+int NAME(gates_forward)(
+    const REAL *p, const REAL *log_pace, const REAL *bias, REAL *log_a, REAL *b, long N, long H, long stride,
+    double most) {
+    for (long n = 0; n < N; n++)
+        for (long h = 0; h < H; h++) {
+            const REAL z = p[n * stride + h] + bias[h];
+            log_a[n * H + h] = -EXP(log_pace[h]) * ((z > 0 ? z : 0) + LOG1P(NAME(power)(z > 0 ? -z : z)));
+            b[n * H + h] = (REAL)most * NAME(sigmoid)(p[n * stride + H + h]);
+        }
+    return 0;
+}
+
+/* d_log_pace and d_bias come filled with zeros; d_p has the strides of p. */
+int NAME(gates_backward)(
+    const REAL *p, const REAL *log_pace, const REAL *bias, const REAL *log_a, const REAL *d_log_a, const REAL *d_b,
+    REAL *d_p, REAL *d_log_pace, REAL *d_bias, long N, long H, long stride, double most) {
+    for (long n = 0; n < N; n++)
+        for (long h = 0; h < H; h++) {
+            const REAL d = d_log_a[n * H + h], s = NAME(sigmoid)(p[n * stride + H + h]);
+            const REAL d_z = -EXP(log_pace[h]) * NAME(sigmoid)(p[n * stride + h] + bias[h]) * d;
+            d_log_pace[h] += d * log_a[n * H + h];
+            d_bias[h] += d_z;
+            d_p[n * stride + h] = d_z;
+            d_p[n * stride + H + h] = (REAL)most * s * (1 - s) * d_b[n * H + h];
         }
     return 0;
 }

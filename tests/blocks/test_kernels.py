@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +21,13 @@ from blocks.fox import FoX, forgetting_attention_reference
 from blocks.gdn import gated_delta_reference
 from blocks.gla import gla_reference
 from blocks.kernels import ops
+from blocks.kernels.layers import NARROW
 from blocks.kernels.native import SEGMENT, SIGNATURES, SOURCES, TYPES, KernelError, compiler
 from blocks.linear import linear_reference
 from blocks.parts import l2_normalise
+from blocks.schedule import parse
 from tests.blocks.conftest import NEEDS_COMPILER
-from tests.blocks.harness import noise
+from tests.blocks.harness import build, noise, tensors
 
 pytestmark = NEEDS_COMPILER
 
@@ -138,6 +141,7 @@ def ours_of(function: Callable[..., Tensor | Tensors], inputs: Tensors) -> list[
 
 def test_every_kernel_is_listed_here() -> None:
     called = {"attention", "conv", "gate", "gated_delta", "gated_linear", "norm", "unit"}
+    called |= {"gates", "linear"}  # by the whole layers below
     assert {name.rpartition("_")[0] for name in SIGNATURES} == called
 
 
@@ -250,3 +254,104 @@ def test_the_sources_compile_without_a_warning_for_any_processor(tmp_path: Path,
         check=False,
     )
     assert (told.returncode, told.stderr) == (0, "")
+
+
+# Whole layers, which narrow models are made of, and the single functions that wide ones are.
+
+
+@pytest.mark.parametrize("dim", [8, 40, NARROW, NARROW + 8])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gdn",
+        "gdn(conv=0, gate=False, norm=False, beta_max=2)",
+        "gdn(expand_k=1, expand_v=1, conv=1)",
+        "swiglu",
+        "swiglu(expand=0.3)",
+    ],
+)
+@pytest.mark.parametrize("norm", ["rms", "rms_zero"])
+@pytest.mark.parametrize("length", [1, 2, 37])
+def test_a_layer_is_its_reference_at_any_width(dim: int, text: str, norm: Any, length: int) -> None:
+    ((block,),), shape = parse(text), Shape(dim=dim, heads=2, norm=norm, eps=1e-3)
+    modules = [build(block, kernel, shape) for kernel in ("c", "reference")]
+    x, before = noise(2, length, dim, seed=5), noise(2, 5, dim, seed=6)
+    start = dict(modules[1](before)[1])
+    results = []
+    for module in modules:
+        given = x.clone().requires_grad_()
+        came = {name: t.detach().clone().requires_grad_() for name, t in start.items()}
+        y, after = module(given, came)
+        outs = [y, *tensors(after).values()]
+        loss = torch.stack([(t * noise(*t.shape, seed=i)).sum() for i, t in enumerate(outs)]).sum()
+        inputs = [given, *module.parameters(), *came.values()]
+        results.append([*outs, *torch.autograd.grad(loss, inputs, materialize_grads=True)])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("text", ["gdn", "swiglu"])
+def test_a_layer_whose_weights_are_partly_frozen_learns_the_rest(text: str) -> None:
+    ((block,),) = parse(text)
+    module = build(block, "c", Shape(dim=16, heads=2))
+    whole = torch.autograd.grad(module(noise(2, 5, 16))[0].sum(), [module.out.weight])
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter is module.out.weight)
+    module(noise(2, 5, 16))[0].sum().backward()
+    assert torch.equal(module.out.weight.grad, whole[0])
+
+
+# What does not fit is refused, before an address is read that is not there.
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "unit"])
+def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
+    ours, _, inputs = FUNCTIONS[name](7)
+    for i, x in enumerate(inputs):
+        wrong = (*inputs[:i], torch.cat([x, x], dim=-1), *inputs[i + 1 :])
+        if (name, i) == ("norm", 0):
+            wrong = (x[..., :3], inputs[1])
+        with pytest.raises(KernelError, match=r"fit|gated"):
+            ours(*wrong)
+    if len(inputs) > 2:  # and batches, which a state may bring from elsewhere
+        with pytest.raises(KernelError, match="fit"):
+            ours(*inputs[:-1], torch.cat([inputs[-1], inputs[-1]]))
+
+
+def test_a_state_of_another_batch_is_refused_by_a_block() -> None:
+    for text in ("gdn", "gla", "linear", "fox"):
+        ((block,),) = parse(text)
+        module = build(block, "c")
+        _, state = module(noise(1, 5, 32))
+        with pytest.raises((KernelError, RuntimeError)):
+            module(noise(3, 5, 32), state)
+
+
+@pytest.mark.parametrize("name", ["delta", "linear", "gla"])
+def test_no_tokens_leave_the_state_as_it_was(name: str) -> None:
+    ours, _, inputs = FUNCTIONS[name](7)
+    at = {"delta": 5, "linear": 3, "gla": 4}[name]
+    given = [x if i == at else x[:, :0] for i, x in enumerate(inputs)]
+    given[at] = given[at].clone().requires_grad_()
+    out, last = ours(*given)
+    assert out.shape[1] == 0 and torch.equal(last, given[at])
+    upstream = noise(*last.shape)
+    assert torch.equal(torch.autograd.grad(last, given[at], upstream)[0], upstream)
+
+
+def test_forgetting_without_cached_keys_needs_no_word_about_them() -> None:
+    q, k, v = (noise(1, 9, 2, 4, seed=i) for i in range(3))
+    log_f = F.logsigmoid(noise(1, 9, 2, seed=4))
+    assert torch.equal(ops.attention(q, k, v, log_f), ops.attention(q, k, v, log_f, log_f[:, :0]))
+    assert not torch.allclose(ops.attention(q, k, v, log_f), ops.attention(q, k, v))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_tensors_that_are_stored_elsewhere_meanwhile_come_back_in_any_layout(name: str) -> None:
+    ours, _, inputs = FUNCTIONS[name](7)
+    wide = tuple(torch.cat([x, x, x], dim=-1)[..., x.shape[-1] : 2 * x.shape[-1]] for x in inputs)
+    expected = ours_of(ours, wide)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous().clone(), lambda t: t):
+        got = ours_of(ours, wide)
+    for one, two in zip(got, expected, strict=True):
+        assert torch.equal(one, two)
