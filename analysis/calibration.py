@@ -7,7 +7,7 @@ and the published rows. Nothing is read, written or printed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -95,11 +95,13 @@ def calibrate(
     draws: int = 1000,
     halves: int = 20,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Hold cheaper protocols against the reference ``frame``.
 
     protocol: rows of real runs of a cheap protocol (their schedules by label; at least two of the
-    reference's). close: labels to be scored apart. budget: CPU-seconds per schedule. Raises PanelError for a
+    reference's). close: labels to be scored apart. budget: CPU-seconds per schedule. progress is called with
+    the halves of the panel done and asked for, which is what takes long. Raises PanelError for a
     frame with too few schedules or seeds, and for labels that are not there.
     """
     reference = panel(frame, score, least_schedules=LEAST_SCHEDULES)
@@ -114,7 +116,7 @@ def calibrate(
         mine = set(frame["run"].to_list())
         real = _real(reference, protocol, mine, close, ties, draws, seed)
     spent = sum(cost(reference).values()) / len(reference.labels)
-    points = frontier(reference, _budgets(spent, budget), close, ties, draws, halves, seed)
+    points = frontier(reference, _budgets(spent, budget), close, ties, draws, halves, seed, progress)
     chosen, enough = _recommended(points, budget), sheet.seeds >= 4
     return Calibration(
         labels=reference.labels,

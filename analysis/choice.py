@@ -33,7 +33,7 @@ Shapes: N candidates (cell, cut, seeds), P pairs of schedules, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -302,17 +302,19 @@ def frontier(
     draws: int = 1000,
     halves: int = 20,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Point, ...]:
     """Tau against cost: the chosen protocol of each budget (CPU-seconds per schedule), ascending.
 
     Budgets that fit nothing, or bring nothing that a smaller one has not, are left out. close: labels whose
-    agreement is also told apart from the rest. halves: for ``cross_validate``; 0 leaves it out.
+    agreement is also told apart from the rest. halves: for ``cross_validate``; 0 leaves it out. progress is
+    called with the halves done and asked for.
     """
     budgets = sorted(budgets)
     found = _path(reference, budgets)
-    held = (
-        cross_validate(reference, budgets, halves, seed=seed, ties=ties) if halves else [None] * len(budgets)
-    )
+    held: list[HeldOut | None] = [None] * len(budgets)
+    if halves:
+        held = cross_validate(reference, budgets, halves, seed=seed, ties=ties, progress=progress)
     sheet, points = cut(reference), []
     near = reference.places(close)
     for at, choice in enumerate(found):
@@ -332,6 +334,7 @@ def cross_validate(
     draws: int = 20,
     seed: int = 0,
     ties: Ties = "paired",
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[HeldOut | None]:
     """For each budget, the protocol chosen on a random half of the schedules, scored on the other half.
 
@@ -346,6 +349,8 @@ def cross_validate(
     taus: list[list[float]] = [[] for _ in budgets]
     for half in range(halves):
         rng = np.random.default_rng([seed, half])
+        if progress:
+            progress(half, halves)
         mixed = rng.permutation(many)
         mine, others = sorted(mixed[: many // 2].tolist()), sorted(mixed[many // 2 :].tolist())
         try:

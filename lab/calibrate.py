@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.progress import Progress
 from lab.terminal import CommandError, JsonOption, emit, percent, plural, say, table
 
 if TYPE_CHECKING:
@@ -56,15 +57,26 @@ def calibrate(
             raise CommandError(f"--{name} is {value!r}; choose one of {', '.join(known)}")
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
-    found = judge(
-        load(reference),
-        None if protocol is None else load(protocol),
-        close=[label.strip() for label in close.split(",") if label.strip()] if close else (),
-        budget=60 * budget,
-        score=SCORES[score],
-        ties=TIES[ties],
-        halves=halves,
-    )
+    frames = load(reference), None if protocol is None else load(protocol)
+    with Progress(unit="halves of the panel") as bar:
+        begun = False
+
+        def tell(done: int, asked: int) -> None:
+            nonlocal begun
+            if not begun:
+                bar.start("choosing protocols", done, asked)
+            begun = True
+            bar.step("each scored on the other half", done, asked, None)
+
+        found = judge(
+            *frames,
+            close=[label.strip() for label in close.split(",") if label.strip()] if close else (),
+            budget=60 * budget,
+            score=SCORES[score],
+            ties=TIES[ties],
+            halves=halves,
+            progress=tell,
+        )
     if html is not None:
         from analysis.trust import render
         from sweeps.results import write_text
@@ -153,7 +165,7 @@ def _frontier(found: Calibration) -> str:
             f"{point.agreement.tau:.2f}",
             _range(point.agreement.interval),
             f"{point.agreement.order:.2f}",
-            f"{point.held_out.mean:.2f}" if point.held_out else "-",
+            f"{point.held_out.mean:.2f} ({_range(point.held_out.interval)})" if point.held_out else "-",
             f"{point.close.tau:.2f} ({_range(point.close.interval)})" if point.close else "-",
             "chosen" if point is found.chosen else "",
         )
@@ -163,7 +175,8 @@ def _frontier(found: Calibration) -> str:
         return "No protocol of two seeds fits any of the budgets tried."
     return (
         "Simulated protocols, CPU-minutes and runs per schedule (of MAD: 396 runs, 5.38 million steps, about "
-        f"170 CPU-days)\n\n{table(header, rows)}"
+        f"170 CPU-days)\n\n{table(header, rows)}\n\n"
+        "Tau counts runs that a protocol shares with the reference; its interval and the held-out tau do not."
     )
 
 
