@@ -18,7 +18,7 @@ from analysis.stats import Ranking
 from analysis.tables import Board, natural, one_number
 from analysis.words import score_name, value_text
 
-__all__ = ["ROLE_COLOURS", "by_position", "colours", "cost", "heatmap", "learning_curve"]
+__all__ = ["ROLE_COLOURS", "by_position", "colours", "cost", "heatmap", "learning_curve", "level", "styled"]
 
 INK = "#767b85"
 GRID = "rgba(128,132,142,0.25)"
@@ -101,7 +101,7 @@ def heatmap(ranking: Ranking) -> go.Figure:
     if ranking.score != "steps":
         for edge in (0.5, len(names) - 1.5):
             figure.add_hline(y=edge, line={"color": INK, "width": 1.5})
-    return _styled(figure, height=96 + 34 * len(names))
+    return styled(figure, height=96 + 34 * len(names))
 
 
 def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -123,12 +123,12 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
             ends.append((mean[-1], label))
         figure.add_trace(_line(steps, mean, label, place, palette[label] if label in named else None, "step"))
     last = max(data["step"].to_list())
-    _level(figure, facts["chance"], "chance", right=True)
-    _level(figure, facts["ceiling"], "ceiling")
+    level(figure, facts["chance"], "chance", right=True)
+    level(figure, facts["ceiling"], "ceiling")
     _end_labels(figure, ends, last, palette)
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return _styled(figure, height=300, right=_room(ranked.labels))
+    return styled(figure, height=300, right=_room(ranked.labels))
 
 
 def cost(ranking: Ranking, what: str) -> go.Figure:
@@ -172,13 +172,13 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
         )
     sign = 1 if ranking.score == "steps" else -1
     if len(ranking.rows) > 1:
-        _level(figure, ranking.best.score + sign * ranking.margin, "best less the margin")
+        level(figure, ranking.best.score + sign * ranking.margin, "best less the margin")
     costs = [getattr(row, what) for row in ranking.rows]
     figure.update_xaxes(title=title, tickformat="~s")
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title=score_name(ranking))
-    return _styled(figure, height=340, right=_room([row.label for row in ranking.rows]))
+    return styled(figure, height=340, right=_room([row.label for row in ranking.rows]))
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -199,10 +199,10 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
         )
     last = max(data["position"].to_list())
     _end_labels(figure, ends, last, palette)
-    _level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
+    level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return _styled(figure, height=300, right=_room(ranked.labels))
+    return styled(figure, height=300, right=_room(ranked.labels))
 
 
 def _safe(text: str) -> str:
@@ -295,7 +295,7 @@ def _ends(ranking: Ranking) -> tuple[list[float], list[float]]:
     return [task.ceiling for task in ranking.tasks], [task.chance for task in ranking.tasks]
 
 
-def _level(figure: go.Figure, value: float, name: str, right: bool = False) -> None:
+def level(figure: go.Figure, value: float, name: str, right: bool = False) -> None:
     """A dashed line across the figure, its name on top of it at the left or the right end."""
     end, x = ("right", 0.99) if right else ("left", 0.01)
     figure.add_hline(
@@ -324,7 +324,8 @@ def _apart(ends: Sequence[tuple[float, str]], least: float) -> list[tuple[float,
     return [(at - over, label) for at, (_, label) in zip(heights, order, strict=True)]
 
 
-def _styled(figure: go.Figure, height: int, right: int = 12) -> go.Figure:
+def styled(figure: go.Figure, height: int, right: int = 12) -> go.Figure:
+    """The look that all figures share: clear background, grey text, no legend."""
     figure.update_layout(
         template="none",
         height=height,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from analysis.tables import SCORES, Board, Score, board
 from analysis.words import answer, notes, sentence
 from sweeps.results import Results, ResultsError, read, write_text
 
-__all__ = ["Asked", "asked", "render", "write"]
+__all__ = ["Asked", "asked", "document", "render", "write"]
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -104,12 +105,17 @@ def render(results: Results, about: Asked) -> str:
         sections.machine(results),
         embedded_json(_summary(about, ranking, ranked), "summary"),
     ]
+    return document(f"{about.name}: which schedule?", parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network."""
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{e(about.name)}: which schedule?</title>\n<style>\n{css}</style>\n"
+        f"<title>{e(title)}</title>\n<style>\n{css}</style>\n"
         f"<script>{_plotly_js()}</script></head>\n<body><main>\n"
         + "\n".join(parts)
         + "\n</main></body></html>\n"

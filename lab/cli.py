@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from lab.bench.command import bench
+from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
 from lab.describe import describe
 from lab.doctor import doctor
@@ -58,7 +59,21 @@ def _add(command: Callable[..., None], to: typer.Typer) -> None:
     to.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
-for _command in (sweep, plan, validate, report, pack, score, describe, blocks, tasks, sample, doctor, bench):
+for _command in (
+    sweep,
+    plan,
+    validate,
+    report,
+    pack,
+    calibrate,
+    score,
+    describe,
+    blocks,
+    tasks,
+    sample,
+    doctor,
+    bench,
+):
     _add(_command, app)
 
 for _command in (info, logits, generate, chat, verify, audit, race, recipe):

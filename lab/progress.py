@@ -21,10 +21,10 @@ EVERY = 5.0
 
 
 class Progress:
-    """A context manager; ``start`` once, then ``step`` and ``line`` as things happen."""
+    """A context manager; ``start`` once, then ``step`` and ``line`` as things happen; ``unit`` is counted."""
 
-    def __init__(self, every: float = EVERY) -> None:
-        self._every = every
+    def __init__(self, every: float = EVERY, unit: str = "runs") -> None:
+        self._every, self._unit = every, unit
         self._said = float("-inf")
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
@@ -57,7 +57,7 @@ class Progress:
             self._bar.update(self._task, completed=done, total=total, description=f"{left}{what}")
         elif time.monotonic() - self._said >= self._every:
             self._said = time.monotonic()
-            note(f"{done:,} of {total:,} runs; {left}{what}")
+            note(f"{done:,} of {total:,} {self._unit}; {left}{what}")
 
     def line(self, text: str) -> None:
         """Something that is always said."""

@@ -52,7 +52,15 @@ def test_the_tree_of_the_readme_is_the_tree(package: str) -> None:
     assert missing == set()
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md", "docs/genesis.md", "benchmarks/README.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LOG.md",
+    "docs/genesis.md",
+    "docs/trust.md",
+    "benchmarks/README.md",
+]
 
 
 @pytest.mark.parametrize("path", PAGES)

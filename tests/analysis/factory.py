@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from analysis.panel import Cell, CutScore, Panel
 from sweeps.results import SCHEMA, SCHEMA_VERSION, Failure, open_folder, record_failure, write_run
 
 STEPS = (0, 25, 50, 75, 100)
@@ -66,6 +67,41 @@ def make_folder(
 def flat(value: float) -> list[float]:
     """An accuracy curve that ends at ``value``."""
     return [CHANCE, *[value] * (len(STEPS) - 1)]
+
+
+def make_panel(
+    effects: Sequence[Sequence[float]],
+    noise: Sequence[float],
+    seeds: int,
+    rng: np.random.Generator,
+    seconds: Sequence[float] | None = None,
+    tasks: Sequence[str] | None = None,
+    cuts: int = 2,
+    rates: int = 1,
+    shared: float = 0.0,
+    score: CutScore = "auc",
+) -> Panel:
+    """A panel with known truth: cell c gives schedule a ``effects[c][a]`` at full length, and noise by seed.
+
+    At cut k of K a schedule has shown the share (k / K) of its effect and spent that share of ``seconds``;
+    learning rate l takes 0.1 l off. ``shared``: noise of a seed that all schedules have in common.
+    """
+    many = len(effects[0])
+    share = np.arange(1, cuts + 1) / cuts
+    cells = []
+    for at, (effect, sd) in enumerate(zip(effects, noise, strict=True)):
+        shape = (many, rates, seeds, cuts)
+        level = 0.5 + np.asarray(effect)[:, None, None, None] * share - 0.1 * np.arange(rates)[:, None, None]
+        own, common = rng.normal(size=(many, rates, seeds, 1)), rng.normal(size=(1, 1, seeds, 1))
+        value = np.broadcast_to(level + sd * own + shared * common, shape)
+        spent = np.broadcast_to((seconds[at] if seconds else 1.0) * share, shape)
+        steps = tuple(100 * (k + 1) for k in range(cuts))
+        task = tasks[at] if tasks else f"task{at}"
+        cells.append(Cell(task, f"{task}(cell={at})", steps, tuple(range(seeds)), value, value, spent))
+    labels = tuple(f"s{a:02d}" for a in range(many))
+    kinds = {label: (frozenset({"gdn"}), frozenset({"linear"})) for label in labels}
+    trainings = tuple((1e-3 * (place + 1), 0.1, 32) for place in range(rates))
+    return Panel(score, labels, trainings, tuple(cells), kinds, ())
 
 
 def _run(

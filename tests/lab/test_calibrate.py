@@ -1,0 +1,72 @@
+"""``lab calibrate``: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from sweeps.results import SCHEMA
+from tests.analysis.test_calibration import reference
+
+OPTIONS = ("--halves", "2", "--budget", "2")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "reference.parquet"
+    reference().write_parquet(path)
+    return path
+
+
+def test_the_page_has_every_part(answer, stored, tmp_path):
+    html = tmp_path / "trust.html"
+    text = answer("calibrate", stored, *OPTIONS, "--close", "r=3:1, r=4:1,r=6:1", "--html", html)
+    for words in (
+        "Reference: 6 schedules, 4 seeds, 2 cells, 2.67 CPU-minutes per schedule",
+        "halves of its seeds",
+        "CPU-min",
+        "Chosen protocol:",
+        "tell close neighbours apart",
+        "of 1,000 resamples",
+        "real pairs",
+        "agrees       Transformer above GLA on compression",
+        f"page: {html}",
+    ):
+        assert words in text, words
+    assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_json_is_one_document_of_the_same(answer, stored):
+    told = json.loads(answer("calibrate", stored, *OPTIONS, "--protocol", stored, "--json"))
+    assert told["real"]["agreement"]["tau"] == 1 and told["real"]["shared"] == 96
+    assert len(told["ranking"]) == 6 and told["frontier"] and told["published"]
+    assert told["honesty"]["resampled"]["trials"] == 1000
+    assert {"split_half", "repeat"} == set(told["ceiling"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("none.parquet",), "there is no such file"),
+        (("REFERENCE", "--close", "r=9,gdn"), "there is no schedule 'r=9'"),
+        (("REFERENCE", "--score", "steps"), "choose one of auc, accuracy"),
+        (("REFERENCE", "--ties", "some"), "choose one of paired, overlap, none"),
+        (("REFERENCE", "--budget", "0"), "must be above 0"),
+        (("REFERENCE", "--html", "no/such/place.html"), "a folder that exists"),
+        (("REFERENCE", "--protocol", "none.parquet"), "there is no such file"),
+        (("EMPTY",), "0 schedules .* 4 are needed"),
+        (("ONE_SEED",), "at least 2 seeds"),
+        (("FOLDER",), "no run folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(lab, stored, tmp_path, options, words):
+    SCHEMA.to_frame().write_parquet(tmp_path / "EMPTY")
+    reference(1).write_parquet(tmp_path / "ONE_SEED")
+    (tmp_path / "FOLDER").mkdir()
+    where = {"REFERENCE": stored, **{n: tmp_path / n for n in ("EMPTY", "ONE_SEED", "FOLDER")}}
+    done = lab("calibrate", *(where.get(word, word) for word in options))
+    assert done.code == 2 and done.out == ""
+    assert done.err.startswith("error: ") and len(done.err.splitlines()) == 1
+    assert re.search(words, done.err), done.err
