@@ -6,20 +6,25 @@
    states again: those before every SEGMENT-th token are kept [B,H,T/SEGMENT rounded up,K,V], the others made
    again. */
 
-/* One token: u = b (v - a S^T k), S = a S + k u^T, o = S^T q. */
+/* One token: u = b (v - a S^T k), S = a S + k u^T, o = S^T q. Even and odd keys are summed apart: one chain of
+   additions would wait for itself. */
 static inline __attribute__((always_inline)) void NAME(step)(
     int N, long K, const REAL *q, const REAL *k, const VEC *v, REAL a, REAL b, VEC *s, VEC *u, VEC *o) {
-    VEC read[4] = {0}, out[4] = {0};
-    for (long i = 0; i < K; i++)
-        for (int n = 0; n < N; n++) read[n] += k[i] * s[i * N + n];
-    for (int n = 0; n < N; n++) u[n] = b * (v[n] - a * read[n]);
-    for (long i = 0; i < K; i++)
-        for (int n = 0; n < N; n++) {
-            VEC now = a * s[i * N + n] + k[i] * u[n];
-            s[i * N + n] = now;
-            out[n] += q[i] * now;
-        }
-    if (o) for (int n = 0; n < N; n++) o[n] = out[n];
+    VEC read[2][4] = {0}, out[2][4] = {0};
+    const long even = K & ~1L;
+    for (long i = 0; i < even; i += 2)
+        for (int e = 0; e < 2; e++)
+            for (int n = 0; n < N; n++) read[e][n] += k[i + e] * s[(i + e) * N + n];
+    if (even < K) for (int n = 0; n < N; n++) read[0][n] += k[even] * s[even * N + n];
+    for (int n = 0; n < N; n++) u[n] = b * (v[n] - a * (read[0][n] + read[1][n]));
+    for (long i = 0; i < K; i += 2)
+        for (int e = 0; e < 2 && i + e < K; e++)
+            for (int n = 0; n < N; n++) {
+                VEC now = a * s[(i + e) * N + n] + k[i + e] * u[n];
+                s[(i + e) * N + n] = now;
+                out[e][n] += q[i + e] * now;
+            }
+    if (o) for (int n = 0; n < N; n++) o[n] = out[0][n] + out[1][n];
 }
 
 static inline __attribute__((always_inline)) void NAME(load_row)(int N, const REAL *from, long width, VEC *to) {
@@ -77,7 +82,7 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
             const VEC *before = states + (t - first) * size, *after = before + size, *u = us + (t - first) * N;
             const REAL *q_t = q + t * H * K, *k_t = k + t * H * K;
             const REAL a = EXP(log_a[t * H]), b_t = b[t * H];
-            VEC fade = {0}, strength = {0}, lanes[LANES];
+            VEC fade[4] = {0}, strength = {0}, lanes[LANES];
             NAME(load_row)(N, d_o + t * H * V, width, grad);
             for (int n = 0; n < N; n++) d_u[n] = (VEC){0};
             for (long i0 = 0; i0 < K; i0 += LANES) {
@@ -106,7 +111,7 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
                         const VEC past = before[at], now = g[at];
                         lanes[i] += now * u[n] + past * d_r[n];
                         a_r[n] += k_t[i0 + i] * past;
-                        fade += now * past;
+                        fade[n] += now * past;
                         g[at] = a * now + k_t[i0 + i] * d_r[n];
                     }
                 VEC d = NAME(load)(d_k + t * H * K + i0, here) + NAME(sums)(lanes);
@@ -114,9 +119,9 @@ static inline __attribute__((always_inline)) void NAME(panel_backward)(
             }
             for (int n = 0; n < N; n++) {
                 strength += d_u[n] * (row[n] - a * a_r[n]);
-                fade -= d_w[n] * a_r[n];
+                fade[0] += (n ? fade[n] : (VEC){0}) - d_w[n] * a_r[n];
             }
-            d_log_a[t * H] += a * NAME(sum)(fade);
+            d_log_a[t * H] += a * NAME(sum)(fade[0]);
             d_b[t * H] += NAME(sum)(strength);
             NAME(store_row)(N, d_v + t * v_row, width, d_w);
         }

@@ -22,7 +22,7 @@ from blocks.kernels.ops import agree
 
 __all__ = ["NARROW", "DeltaSizes", "delta_layer", "narrow", "swiglu"]
 
-NARROW = 64
+NARROW = 48
 """Model width up to which a layer is taken whole."""
 
 
