@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from blocks.kernels.native import SOURCES
+from sweeps.packs import KNOWN
 from sweeps.recipe import load, loads, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +97,8 @@ def test_the_wheel_holds_the_five_packages_and_what_they_read() -> None:
     read = [
         *shipped().values(),
         *(ROOT / "analysis").glob("*.css"),
+        *SOURCES,
+        *KNOWN.glob("*.parquet"),
         *(ROOT / p / "py.typed" for p in PACKAGES),
     ]
     ignored = subprocess.run(

@@ -13,7 +13,7 @@ import pytest
 from lab.sweep import seconds_of
 from lab.terminal import CommandError
 from sweeps.recipe import shipped
-from sweeps.results import read
+from sweeps.results import read, read_run
 
 CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = ("--set", "train.steps=4", "--set", "train.eval_every=2", "--set", "train.eval_examples=8")
@@ -88,6 +88,24 @@ def test_a_report_is_made_from_the_folder_alone(answer, swept, monkeypatch) -> N
     assert before["sentence"] in page
     for row in before["ranking"]["rows"]:
         assert row["label"] in page
+
+
+def test_a_folder_is_packed_in_one_file(lab, answer, swept, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(swept[0])
+    file = tmp_path / "window.parquet"
+    found = json.loads(answer("pack", "window", file, "--json"))
+    assert found == {"file": str(file), "runs": 4, "bytes": file.stat().st_size}
+    assert f"{file}: 4 runs" in answer("pack", "runs/window", file)
+    assert set(read_run(file)["run"]) == set(read(Path("runs/window")).frame["run"])
+    (tmp_path / "text.parquet").write_text("no parquet")
+    for words in (
+        ("nowhere", file),
+        ("window", tmp_path / "text.parquet"),
+        ("window", tmp_path / "no" / "x"),
+    ):
+        refused = lab("pack", *words)
+        assert refused.code == 2 and refused.err.startswith("error: ") and refused.err.count("\n") == 1
+    assert (tmp_path / "text.parquet").read_text() == "no parquet"
 
 
 def test_a_sweep_answers_reports_and_goes_on(lab, workplace: Path) -> None:
