@@ -34,6 +34,9 @@ Score = Literal["accuracy", "auc", "steps"]
 
 SCORES: tuple[Score, ...] = ("accuracy", "auc", "steps")
 TRAINING = ("lr", "weight_decay", "batch", "steps")
+CHOICE = ("lr", "weight_decay")
+"""What is chosen per candidate and task; a budget may differ between the settings of a task."""
+
 _COSTS = ("params", "flops", "state")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
@@ -110,7 +113,7 @@ def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
     complete, seeds, waiting = _rounds(ends)
     kept = ends.filter(pl.col("seed").is_in(seeds) & pl.col("arch").is_in(complete))
     chosen = _choose(kept)
-    runs = kept.join(chosen, on=["arch", "task", *TRAINING], how="semi", nulls_equal=True)
+    runs = kept.join(chosen, on=["arch", "task", *CHOICE], how="semi", nulls_equal=True)
     cells = runs.group_by("arch", "label", "task", "seed").agg(
         pl.col("value").mean(), pl.col("failed").any(), pl.col("censored").any()
     )
@@ -182,10 +185,10 @@ def _rounds(ends: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
     candidate has been given on that task.
     """
     settings = ends.select("task", "setting").unique()
-    asked = ends.select("arch", "task", *TRAINING).unique()
+    asked = ends.select("arch", "task", *CHOICE).unique()
     need = asked.join(settings, on="task").group_by("arch").len("need")
     have = ends.group_by("arch", "seed").agg(
-        pl.struct("setting", *TRAINING).n_unique().alias("have"),
+        pl.struct("setting", *CHOICE).n_unique().alias("have"),
         pl.col("setting").n_unique().alias("settings"),
     )
     done = have.join(need, on="arch").filter(
@@ -205,8 +208,8 @@ def _grid(frame: pl.DataFrame) -> float:
 
 def _choose(kept: pl.DataFrame) -> pl.DataFrame:
     """The training with the best mean validation score per (arch, task); a tie goes to the smaller values."""
-    means = kept.group_by("arch", "task", *TRAINING).agg(pl.col("valid").mean())
-    best_first = means.sort("arch", "task", "valid", *TRAINING, descending=[False, False, True] + [False] * 4)
+    means = kept.group_by("arch", "task", *CHOICE).agg(pl.col("valid").mean())
+    best_first = means.sort("arch", "task", "valid", *CHOICE, descending=[False, False, True, False, False])
     return best_first.unique(["arch", "task"], keep="first", maintain_order=True)
 
 

@@ -18,7 +18,7 @@ from blocks.kernels.native import compiler
 from blocks.notation import NotationError, suggest
 from blocks.schedule import ScheduleError, names
 from sweeps import space
-from sweeps.form import OPTIMISER, Recipe, Value
+from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
 from sweeps.space import Choices, Path, SpaceError
 from synthetics.base import Task
 from synthetics.protocol import show_task, stretch
@@ -166,15 +166,28 @@ def _rate_by_variable(
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:
     seen: dict[Task, str] = {}
-    for i, text in enumerate(recipe.tasks):
+    for i, (given, entry) in enumerate(zip(recipe.tasks, recipe.entries, strict=True)):
+        path: Path = ("tasks", i) if isinstance(given, str) else ("tasks", i, "task")
         try:
-            for task in space.tasks_of(text):
+            for task in space.tasks_of(entry.task):
                 if task in seen:
-                    yield ("tasks", i), f"{show_task(task)} is given twice (also as {seen[task]!r})"
-                seen[task] = text
+                    yield path, f"{show_task(task)} is given twice (also as {seen[task]!r})"
+                seen[task] = entry.task
                 _can_be_drawn(task)
         except NotationError as exc:
-            yield ("tasks", i), str(exc)
+            yield path, str(exc)
+        yield from _budget(recipe, entry, ("tasks", i))
+
+
+def _budget(recipe: Recipe, entry: TaskPart, path: Path) -> Iterator[Problem]:
+    """A budget that leaves no room for an evaluation, where the entry itself gives one."""
+    steps, every = entry.steps or recipe.train.steps, entry.eval_every or recipe.train.eval_every
+    if entry.budget and every > steps:
+        whose = "eval_every" if entry.eval_every else "steps"
+        yield (
+            (*path, whose),
+            f"leaves {steps} steps with an evaluation every {every}; at least one evaluation is needed",
+        )
 
 
 def _can_be_drawn(task: Task) -> None:
@@ -193,9 +206,9 @@ def _stretches(recipe: Recipe) -> Iterator[Problem]:
         if factor in factors[:i]:
             yield (*path, i), f"{factor} is given twice"
             continue
-        for text in recipe.tasks:
+        for entry in recipe.entries:
             try:
-                tasks = space.tasks_of(text)
+                tasks = space.tasks_of(entry.task)
             except NotationError:
                 continue  # said of the task itself
             for task in tasks:

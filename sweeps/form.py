@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from blocks.base import Shape
 from synthetics.fit import Training
 
-__all__ = ["OPTIMISER", "Recipe", "ShapePart", "TrainPart", "Value"]
+__all__ = ["OPTIMISER", "Recipe", "ShapePart", "TaskPart", "TrainPart", "Value"]
 
 Value = int | float | str | bool | None
 """What a variable may stand for: a count, an option's value, a block, or a ratio such as ``3:1``."""
@@ -44,8 +44,12 @@ def _trials_kind(value: Any) -> str:
     return "word" if isinstance(value, str) else "number"
 
 
+def _task_kind(value: Any) -> str:
+    return "map" if isinstance(value, dict | TaskPart) else "text"
+
+
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | dict) else value
 
 
 Plain = Annotated[Any, AfterValidator(_plain)]
@@ -85,6 +89,24 @@ class ShapePart(_Part):
     norm: Literal["rms", "rms_zero"] = _SHAPE.norm
 
 
+class TaskPart(_Part):
+    """A task, or a suite, whose runs have a budget of their own; what is None is as under ``train``."""
+
+    task: Text
+    steps: Count | None = None
+    batch: Count | None = None
+    eval_every: Count | None = None
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """What is given, by the names of ``synthetics.fit.Training``."""
+        return self.model_dump(exclude={"task"}, exclude_none=True)
+
+
+Entry = Annotated[Annotated[Text, Tag("text")] | Annotated[TaskPart, Tag("map")], Discriminator(_task_kind)]
+"""One of ``tasks``: the text of a task or suite alone, or with a budget."""
+
+
 class TrainPart(_Part):
     """How every run is trained; see ``synthetics.fit.Training`` for the units.
 
@@ -114,7 +136,7 @@ class Recipe(_Part):
     schedules: Annotated[dict[Text, Text], Field(min_length=1)] | None = None
     depth: Annotated[int, Field(ge=1, le=1024)] | None = None
     shape: ShapePart = ShapePart()
-    tasks: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+    tasks: Annotated[tuple[Entry, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
     search: dict[Text, Annotated[tuple[Plain, ...], Field(strict=False, min_length=1)]] = {}
     train: TrainPart = TrainPart()
     seeds: Annotated[int, Field(ge=1, le=10_000)] = 3
@@ -129,6 +151,11 @@ class Recipe(_Part):
     def text(self) -> str:
         """YAML that loads as this recipe, overrides included."""
         return self._text
+
+    @property
+    def entries(self) -> tuple[TaskPart, ...]:
+        """``tasks``, each with its budget."""
+        return tuple(TaskPart(task=entry) if isinstance(entry, str) else entry for entry in self.tasks)
 
     @property
     def rounds(self) -> range:

@@ -15,7 +15,7 @@ from blocks.base import Block
 from blocks.notation import suggest
 from sweeps import yamlmarks
 from sweeps.check import problems
-from sweeps.form import Recipe, ShapePart, TrainPart
+from sweeps.form import Recipe, ShapePart, TaskPart, TrainPart
 
 __all__ = ["Recipe", "RecipeError", "find", "load", "shipped"]
 
@@ -218,5 +218,7 @@ def _sentence(error: Any, path: Sequence[Any]) -> str:
 
 
 def _known_keys(path: Sequence[Any]) -> Iterable[str]:
+    if len(path) == 2 and path[0] == "tasks":
+        return TaskPart.model_fields
     part = {(): Recipe, ("shape",): ShapePart, ("train",): TrainPart}.get(tuple(path), Recipe)
     return part.model_fields

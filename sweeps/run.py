@@ -24,6 +24,7 @@ from blocks.base import Block, Shape
 from blocks.cost import counts, flops_per_token, layer_role, params_by_part, state_size, strip
 from blocks.kernels.native import compiler
 from blocks.schedule import Schedule, parse
+from sweeps import space
 from sweeps.form import Recipe
 from sweeps.results import SCHEMA_VERSION
 from sweeps.space import Candidate
@@ -101,7 +102,7 @@ def chosen_kernel(wanted: Literal["auto", "torch", "c"]) -> Literal["torch", "c"
 
 def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -> Iterator[Run]:
     """The runs of one candidate in one round: every task setting, every optimiser setting."""
-    part = recipe.train
+    part, budgets = recipe.train, space.budgets(recipe)
     base = Training(
         steps=part.steps,
         batch=part.batch,
@@ -117,7 +118,7 @@ def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -
     )
     for task in tasks:
         for lr, weight_decay in candidate.optimisers:
-            training = replace(base, lr=lr, weight_decay=weight_decay)
+            training = replace(base, lr=lr, weight_decay=weight_decay, **budgets[task])
             yield Run(candidate=candidate, task=task, training=training, seed=seed)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "SpaceError",
     "at",
     "axes",
+    "budgets",
     "candidate",
     "candidates",
     "grid",
@@ -224,7 +225,12 @@ def optimiser_count(recipe: Recipe) -> int:
 
 def task_texts(recipe: Recipe) -> list[str]:
     """The canonical text of every task setting, suites such as ``mad`` spelled out."""
-    return [show_task(task) for text in recipe.tasks for task in tasks_of(text)]
+    return list(budgets(recipe))
+
+
+def budgets(recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Task settings by their canonical text -> what the recipe gives their runs instead of ``train``'s."""
+    return {show_task(task): entry.budget for entry in recipe.entries for task in tasks_of(entry.task)}
 
 
 def tasks_of(text: str) -> tuple[Task, ...]:

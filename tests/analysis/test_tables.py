@@ -33,6 +33,19 @@ def test_task_score_is_the_mean_over_settings():
     assert board(frame).cells["value"].to_list() == [pytest.approx(0.5)]
 
 
+@pytest.mark.parametrize("column", ["steps", "batch"])
+def test_settings_of_one_task_may_have_budgets_of_their_own(column: str) -> None:
+    """The rate is chosen over all settings of a task, and all of them count, whatever their budgets."""
+    frame = make_frame(labels=("a", "b"), tasks=("recall",), lrs=(1e-3, 2e-3))
+    low = pl.col("setting") == "recall(vocab=16)"
+    frame = frame.with_columns(pl.when(low).then(0.4).otherwise(0.6).alias("acc"))
+    longer = frame.with_columns(pl.when(low).then(2 * pl.col(column)).otherwise(pl.col(column)).alias(column))
+    one, two = board(frame), board(longer)
+    assert two.seeds == one.seeds and not two.waiting
+    assert_frame_equal(one.cells, two.cells)
+    assert set(two.cells["value"].round(9)) == {0.5}
+
+
 @pytest.mark.parametrize("score", ["accuracy", "auc"])
 def test_diverged_and_nan_runs_count_as_chance_and_are_never_dropped(score):
     def lost(_label, _task, seed, _lr):

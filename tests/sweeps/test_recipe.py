@@ -1,6 +1,7 @@
 """Recipes: every problem is found before anything runs, and says where it stands."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ BAD_SETS = {
     "train.extrapolate=[2.5]": "train.extrapolate.0: is 2.5; it must be a whole number",
     "train.extrapolate=2": "train.extrapolate: is 2; it must be a list",
     "train.eval_every=30": "train.eval_every: is 30, more than the 20 steps",
+    "tasks=[{task: recall, stepz: 3}]": "tasks.0.stepz: is no key here; did you mean 'steps'",
+    "tasks=[{steps: 30}]": "tasks.0.task: is missing",
+    "tasks=[{task: recal}]": "tasks.0.task: no task is called 'recal'",
+    "tasks=[{task: recall, steps: 0}]": "tasks.0.steps: is 0; it must be at least 1",
+    "tasks=[{task: recall, steps: 5}]": "tasks.0.steps: leaves 5 steps with an evaluation every 10",
+    "tasks=[{task: recall, eval_every: 21}]": "tasks.0.eval_every: leaves 20 steps with an evaluation",
+    "tasks=[recall, {task: recall, steps: 30}]": "tasks.1.task: recall is given twice",
+    "tasks=[3]": "tasks.0: is 3; it must be a text",
     "search.lr=[0.1, 0]": "search.lr.1: is 0; it must be a number above 0",
     "search.lr=[x]": "search.lr.0: is 'x'; it must be a number above 0",
     "search.weight_decay=[-1]": "search.weight_decay.0: is -1",
@@ -303,3 +312,17 @@ def test_a_label_of_a_schedule_is_a_name_whatever_it_looks_like(label: str) -> N
     text = f"name: x\nschedules: {{'{label}': '2*(gdn, swiglu)'}}\ntasks: [recall]\n"
     (only,) = space.candidates(loads(text))
     assert (only.label, only.schedule) == (label, "2*(gdn, swiglu)")
+
+
+def test_a_task_may_have_a_budget_of_its_own() -> None:
+    mixed = ["tasks=[recall, {task: mqar, steps: 40, batch: 4, eval_every: 5}, {task: mad, steps: 60}]"]
+    with pytest.raises(RecipeError, match="recall is given twice"):
+        loads(GOOD, "x.yaml", mixed)
+    recipe = loads(GOOD, "x.yaml", ["tasks=[recall, {task: mqar, steps: 40, batch: 4, eval_every: 5}]"])
+    (first, *_), texts = space.candidates(recipe), space.task_texts(recipe)
+    assert texts == ["recall", "mqar"]
+    plain, own = (run.training for run in runs_of(recipe, first, texts, 0))
+    assert (plain.steps, plain.batch, plain.eval_every) == (20, 32, 10)
+    assert (own.steps, own.batch, own.eval_every) == (40, 4, 5)
+    assert replace(own, steps=20, batch=32, eval_every=10) == plain, "all else is as under train"
+    assert loads(recipe.text).model_dump() == recipe.model_dump()
