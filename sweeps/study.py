@@ -19,13 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from blocks.kernels import native
 from sweeps import results, space
 from sweeps.clock import Clock
 from sweeps.form import Recipe
 from sweeps.pool import Job, Pool, Reply, Setup, load_table
 from sweeps.results import Failure
 from sweeps.roster import Roster
-from sweeps.run import code_hash, runs_of, versions
+from sweeps.run import chosen_kernel, code_hash, runs_of, versions
 from sweeps.store import Store
 from sweeps.trials import mean_score
 
@@ -133,6 +136,7 @@ def sweep(
         with _locked(folder):
             code = code_hash(blocks_file)
             results.open_folder(folder, _env(recipe, code), recipe.text)
+            _build_kernels(recipe)
             try:
                 return _Sweep(recipe, Setup(folder, code, blocks_file), workers, time_limit, on_event).go()
             finally:
@@ -140,6 +144,15 @@ def sweep(
     except OSError as exc:
         what = exc.strerror or str(exc)
         raise SweepError(f"{folder}: cannot be written ({what}); what is finished is kept") from exc
+
+
+def _build_kernels(recipe: Recipe) -> None:
+    """Compile the C kernels, if runs take them, before workers would do so at once and fail one by one."""
+    if chosen_kernel(recipe.train.kernel) == "c":
+        try:
+            native.library(torch.float32)
+        except native.KernelError as exc:
+            raise SweepError(f"{exc}; or set train.kernel=torch") from exc
 
 
 @contextmanager

@@ -95,7 +95,16 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
 
 
 def test_files_of_schema_1_are_read_with_the_newer_columns_empty(folder: Path) -> None:
-    newer = ["level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc"]
+    newer = [
+        "precision",
+        "kernel",
+        "level_of",
+        "levels",
+        "level_acc",
+        "level_count",
+        "stretch",
+        "stretch_acc",
+    ]
     old = results.to_frame(rows()).with_columns(schema_version=pl.lit(1, pl.Int16)).drop(newer)
     old.write_parquet(folder / "trials" / "k.parquet")
     frame = results.read(folder).frame

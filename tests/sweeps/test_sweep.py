@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from blocks.kernels import native
 from sweeps import packs, results, space
 from sweeps.pool import use_one_thread
 from sweeps.recipe import Recipe, load, loads
@@ -318,6 +319,18 @@ def test_the_time_limit_ends_after_the_round_that_fits(tmp_path: Path) -> None:
     assert outcome.reason
     assert 1 <= outcome.trained < 50  # the first round always begins
     assert rows(folder).filter("final").height == outcome.trained
+
+
+def test_a_compiler_that_fails_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    native.library.cache_clear()
+    with pytest.raises(SweepError, match="does not compile .*; or set train.kernel=torch"):
+        sweep(tiny(), tmp_path / "x", workers=1)
+    outcome = sweep(tiny("train.kernel=torch", "seeds=1"), tmp_path / "x", workers=1)
+    assert (outcome.trained, outcome.failures) == (8, ())
 
 
 def test_two_sweeps_of_one_folder_are_refused(tmp_path: Path) -> None:
