@@ -327,7 +327,7 @@ def test_a_compiler_that_fails_is_told_before_anything_is_trained(
     monkeypatch.setenv("CC", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     native.library.cache_clear()
-    with pytest.raises(SweepError, match="does not compile .*; or set train.kernel=torch"):
+    with pytest.raises(SweepError, match=r"does not compile .*; or set train.kernel=torch"):
         sweep(tiny(), tmp_path / "x", workers=1)
     outcome = sweep(tiny("train.kernel=torch", "seeds=1"), tmp_path / "x", workers=1)
     assert (outcome.trained, outcome.failures) == (8, ())
