@@ -3,6 +3,7 @@
 The block contract holds whole blocks that use them to the reference; here are the functions one by one.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -259,17 +260,23 @@ def test_the_sources_compile_without_a_warning_for_any_processor(tmp_path: Path,
 # Whole layers, which narrow models are made of, and the single functions that wide ones are.
 
 
-@pytest.mark.parametrize("dim", [8, 40, NARROW, NARROW + 8])
-@pytest.mark.parametrize(
-    "text",
-    [
-        "gdn",
-        "gdn(conv=0, gate=False, norm=False, beta_max=2)",
-        "gdn(expand_k=1, expand_v=1, conv=1)",
-        "swiglu",
-        "swiglu(expand=0.3)",
-    ],
-)
+WIDTHS_OF_LAYERS = [
+    *itertools.product(
+        [8, 40, NARROW, NARROW + 8],
+        [
+            "gdn",
+            "gdn(conv=0, gate=False, norm=False, beta_max=2)",
+            "gdn(expand_k=1, expand_v=1, conv=1)",
+            "swiglu",
+            "swiglu(expand=0.3)",
+        ],
+    ),
+    # And widths that fill no vector.
+    *itertools.product([10, 22], ["gdn(expand_k=1, expand_v=1, conv=1)", "swiglu"]),
+]
+
+
+@pytest.mark.parametrize(("dim", "text"), WIDTHS_OF_LAYERS)
 @pytest.mark.parametrize("norm", ["rms", "rms_zero"])
 @pytest.mark.parametrize("length", [1, 2, 37])
 def test_a_layer_is_its_reference_at_any_width(dim: int, text: str, norm: Any, length: int) -> None:
@@ -355,3 +362,13 @@ def test_tensors_that_are_stored_elsewhere_meanwhile_come_back_in_any_layout(nam
         got = ours_of(ours, wide)
     for one, two in zip(got, expected, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("text", ["gdn", "swiglu"])
+def test_a_layer_is_taken_whole_only_in_one_type_and_without_autocast(text: str) -> None:
+    ((block,),) = parse(text)
+    module = build(block, "c", Shape(dim=16, heads=2)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(noise(2, 5, 16).float())[0].dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="dtype"):
+        module(noise(2, 5, 16))
