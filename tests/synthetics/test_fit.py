@@ -253,6 +253,8 @@ def test_a_run_taken_step_by_step_is_the_whole_run() -> None:
     for trainer, training in zip(trainers, settings, strict=True):
         alone = fit(schedule, SHAPE, task, training, seed=3)
         assert without_seconds(trainer.finish("never used")) == without_seconds(alone)
+        spent = [0.0, *(point.seconds for point in trainer.curve)]
+        assert spent == sorted(set(spent)), "seconds add up from evaluation to evaluation"
 
 
 def test_a_run_ended_early_is_the_start_of_the_whole_run() -> None:
