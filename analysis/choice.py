@@ -129,7 +129,8 @@ def _path(reference: Panel, budgets: Sequence[float], labels: Sequence[str] | No
             "it needs more seeds or longer runs"
         )
     best: list[Choice] = [Choice(budget, None, 0.0, 0.0, 0.0) for budget in budgets]
-    for rates in _rate_sets(len(reference.trainings)):
+    every = tuple(range(len(reference.trainings)))
+    for rates in [every] if reference.halved else _rate_sets(len(every)):
         menu = _menu(reference, rates, places)
         if not menu.picks:
             continue

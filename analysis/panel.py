@@ -13,6 +13,10 @@ has diverged counts as chance from the first evaluation that it did not reach. A
 learning-rate schedule of the LONG run, whose decay comes later than that of a short run: a protocol chosen
 this way must be confirmed by real short runs, which the same functions score from a second frame.
 
+With halving (``sweeps.halving``) a schedule has some trainings at its first seeds only. Such a one stands at
+LOST everywhere, so that it is never chosen, and costs what it cost. A protocol cut out of such a reference
+takes over what the whole curves left.
+
 Everything is a pure function of a frame with the columns of ``sweeps.results.SCHEMA``.
 Shapes: A schedules, L trainings, S seeds, K cuts.
 """
@@ -29,7 +33,7 @@ import numpy as np
 import polars as pl
 
 from analysis.tables import natural
-from sweeps.results import read
+from sweeps.results import read, up_to_date
 
 __all__ = [
     "Cell",
@@ -54,8 +58,24 @@ Training = tuple[float, float, int]
 
 _TRAINING = ("lr", "weight_decay", "batch")
 _RUN = ("label", "task", "setting", *_TRAINING, "seed")
-_NEEDED = ("run", *_RUN, "arch", "strip", "roles", "chance", "steps", "status", "step", "seconds")
+_NEEDED = (
+    "run",
+    *_RUN,
+    "trainings",
+    "arch",
+    "strip",
+    "roles",
+    "chance",
+    "steps",
+    "status",
+    "step",
+    "seconds",
+)
 _CURVE = ("acc", "acc_valid", "final")
+
+
+LOST = -1.0
+"""Below every score."""
 
 
 class PanelError(ValueError):
@@ -89,6 +109,11 @@ class Panel:
     cells: tuple[Cell, ...]
     kinds: Mapping[str, tuple[frozenset[str], frozenset[str]]]
     left_out: tuple[str, ...]
+
+    @property
+    def halved(self) -> bool:
+        """Whether some trainings were left behind, so that only the grid as a whole can be asked about."""
+        return any((cell.valid == LOST).any() for cell in self.cells)
 
     @property
     def seeds(self) -> int:
@@ -183,7 +208,7 @@ def load(path: Path) -> pl.DataFrame:
     if path.is_dir():
         return read(path).frame
     try:
-        return pl.read_parquet(path)
+        return up_to_date(pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError) as exc:
         first = (str(exc).splitlines() or [""])[0]
         raise PanelError(f"{path}: this is no parquet file of results ({first})") from exc
@@ -256,12 +281,20 @@ def _trainings(runs: pl.DataFrame) -> tuple[Training, ...]:
 
 
 def _seeds(part: pl.DataFrame, labels: Sequence[str], trainings: Sequence[Training]) -> tuple[int, ...]:
-    """Seeds at which a setting has every schedule with every training."""
-    have: dict[tuple[Any, ...], set[int]] = {}
-    for label, lr, decay, batch, seed in part.select("label", *_TRAINING, "seed").iter_rows():
-        have.setdefault((label, (lr, decay, batch)), set()).add(seed)
-    wanted = [have.get((label, training), set()) for label in labels for training in trainings]
-    return tuple(sorted(set.intersection(*wanted)))
+    """Seeds at which a setting has every schedule with every training that its round was given."""
+    have: dict[tuple[str, int], set[Training]] = {}
+    asked: dict[tuple[str, int], int] = {}
+    for label, lr, decay, batch, seed, many in part.select(
+        "label", *_TRAINING, "seed", "trainings"
+    ).iter_rows():
+        have.setdefault((label, seed), set()).add((lr, decay, batch))
+        asked[label, seed] = len(trainings) if many is None else min(many, len(trainings))
+    known = set(trainings)
+    whole = {
+        (label, seed) for (label, seed), found in have.items() if len(found & known) >= asked[label, seed]
+    }
+    seeds = sorted({seed for _, seed in have})
+    return tuple(seed for seed in seeds if all((label, seed) in whole for label in labels))
 
 
 def _grid(setting: str, part: pl.DataFrame) -> tuple[int, ...]:
@@ -292,7 +325,8 @@ def _cell(
 ) -> Cell:
     steps = _grid(setting, part)
     shape = (len(labels), len(trainings), len(seeds), len(steps))
-    value, valid, seconds = (np.full(shape, np.nan) for _ in range(3))
+    value, valid = (np.full(shape, LOST) for _ in range(2))
+    seconds = np.zeros(shape)
     row, column = ({key: at for at, key in enumerate(keys)} for keys in (labels, trainings))
     for run in part.iter_rows(named=True):
         training = (run["lr"], run["weight_decay"], run["batch"])
@@ -306,6 +340,8 @@ def _cell(
         valid[at] = _curve(run["acc_valid"][:reached], len(steps), run, score)
         spent = run["seconds"][: max(reached, 1)]
         seconds[at] = spent + [spent[-1]] * (len(steps) - len(spent))
+    lost = (valid == LOST).any(axis=(2, 3))
+    value[lost] = valid[lost] = LOST
     return Cell(task, setting, steps, seeds, value, valid, seconds)
 
 

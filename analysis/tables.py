@@ -99,7 +99,8 @@ def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
     """Reduce all rows of a sweep to what is ranked.
 
     Only complete rounds count. The training of a (candidate, task) is the one with the best validation score,
-    mean over settings and seeds; the test columns have no say. A diverged run counts as chance.
+    mean over settings and seeds, of those that every round ran; the test columns have no say. A diverged run
+    counts as chance.
 
     Raises TableError when the score is unknown or no row is the end of a run.
     """
@@ -181,18 +182,21 @@ def _candidates(ends: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
 def _rounds(ends: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
     """Candidates with a complete seed, the seeds complete for all of those, and the candidates still waiting.
 
-    A candidate's seed is complete when every setting of the sweep is there with every training that this
-    candidate has been given on that task.
+    A candidate's seed is complete when every setting of the sweep is there with as many trainings as its
+    round gave this candidate on that task; where no round says so, with every one that it has been given.
     """
-    settings = ends.select("task", "setting").unique()
-    asked = ends.select("arch", "task", *CHOICE).unique()
-    need = asked.join(settings, on="task").group_by("arch").len("need")
-    have = ends.group_by("arch", "seed").agg(
-        pl.struct("setting", *CHOICE).n_unique().alias("have"),
-        pl.col("setting").n_unique().alias("settings"),
+    settings = ends.select("setting").n_unique()
+    given = ends.group_by("arch", "task").agg(pl.struct(*CHOICE).n_unique().alias("given"))
+    cells = ends.group_by("arch", "task", "setting", "seed").agg(
+        pl.struct(*CHOICE).n_unique().alias("have"), pl.col("trainings").max()
     )
-    done = have.join(need, on="arch").filter(
-        (pl.col("have") == pl.col("need")) & (pl.col("settings") == settings.height)
+    whole = cells.join(given, on=["arch", "task"]).with_columns(
+        (pl.col("have") >= pl.coalesce("trainings", "given")).alias("whole")
+    )
+    done = (
+        whole.group_by("arch", "seed")
+        .agg(pl.col("whole").all(), pl.len())
+        .filter(pl.col("whole") & (pl.col("len") == settings))
     )
     seeds_of = {arch: set(seeds) for arch, seeds in done.group_by("arch").agg(pl.col("seed")).iter_rows()}
     complete = sorted(seeds_of)
@@ -207,9 +211,13 @@ def _grid(frame: pl.DataFrame) -> float:
 
 
 def _choose(kept: pl.DataFrame) -> pl.DataFrame:
-    """The training with the best mean validation score per (arch, task); a tie goes to the smaller values."""
-    means = kept.group_by("arch", "task", *CHOICE).agg(pl.col("valid").mean())
-    best_first = means.sort("arch", "task", "valid", *CHOICE, descending=[False, False, True, False, False])
+    """The training with the best mean validation score per (arch, task); a tie goes to the smaller values.
+
+    Of those that took part in every round: halving leaves the others behind.
+    """
+    means = kept.group_by("arch", "task", *CHOICE).agg(pl.col("valid").mean(), pl.len())
+    through = means.filter(pl.col("len") == pl.col("len").max().over("arch", "task")).drop("len")
+    best_first = through.sort("arch", "task", "valid", *CHOICE, descending=[False, False, True, False, False])
     return best_first.unique(["arch", "task"], keep="first", maintain_order=True)
 
 

@@ -129,7 +129,10 @@ class TrainPart(_Part):
 
 
 class Recipe(_Part):
-    """A question to the lab, checked. ``sweeps.recipe.load`` makes it; ``text`` is the YAML it came from."""
+    """A question to the lab, checked. ``sweeps.recipe.load`` makes it; ``text`` is the YAML it came from.
+
+    halving: of several optimiser settings, each round leaves out the worse half (``sweeps.halving``).
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     pattern: Text | None = None
@@ -141,6 +144,7 @@ class Recipe(_Part):
     train: TrainPart = TrainPart()
     seeds: Annotated[int, Field(ge=1, le=10_000)] = 3
     first_seed: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    halving: bool = False
     trials: Trials = "all"
     score: Literal["accuracy", "auc", "steps"] = "accuracy"
     margin: Share = 0.02

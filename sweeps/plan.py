@@ -50,8 +50,9 @@ class PlanRow:
 class Plan:
     """The whole sweep. rows: every candidate, or examples of the space where Optuna chooses (``sampled``).
 
-    runs: of all rounds. seconds: estimated wall time of all rounds, every run using its whole budget, at
-    ``gflops`` (1e9 FLOP/s per worker); runs that solve their task early end early.
+    runs: of all rounds. optimiser_settings: of the first round. seconds: estimated wall time of all rounds,
+    every run using its whole budget, at ``gflops`` (1e9 FLOP/s per worker); runs that solve their task early
+    end early. seconds_per_round: of the first.
     """
 
     name: str
@@ -92,20 +93,20 @@ def plan(
         middle = sorted(range(len(runs)), key=work.__getitem__)[len(runs) // 2]
         gflops = measure(runs[middle], blocks)
     one = max(sum(work) / workers, max(work)) * count / len(shown) / (gflops * 1e9)
-    settings = space.optimiser_count(recipe)
+    settings = space.optimiser_counts(recipe)
     return Plan(
         name=recipe.name,
         sampled=sampled,
         candidates=count,
         space=space.size(recipe),
         tasks=tuple(tasks),
-        optimiser_settings=settings,
+        optimiser_settings=settings[0],
         rounds=recipe.seeds,
-        runs=count * len(tasks) * settings * recipe.seeds,
+        runs=count * len(tasks) * sum(settings),
         workers=workers,
         gflops=gflops,
         seconds_per_round=one,
-        seconds=one * recipe.seeds,
+        seconds=one * sum(settings) / settings[0],
         rows=tuple(_row(candidate, tasks, blocks) for candidate in shown),
     )
 

@@ -40,12 +40,13 @@ __all__ = [
     "record_failure",
     "stored",
     "tidy",
+    "up_to_date",
     "write_bytes",
     "write_run",
     "write_text",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = pl.Schema(
     {
@@ -84,6 +85,7 @@ SCHEMA = pl.Schema(
         "kernel": pl.String(),  # what computed the blocks: torch or c
         "steps": pl.Int32(),  # the budget
         "threshold": pl.Float64(),
+        "trainings": pl.Int32(),  # optimiser settings that this round gave this candidate on this task
         "seed": pl.Int32(),
         "status": pl.String(),  # solved, budget, diverged or stopped
         "reason": pl.String(),  # of a divergence
@@ -112,8 +114,11 @@ SCHEMA = pl.Schema(
     }
 )
 
-_SINCE_2 = ("precision", "kernel", "level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc")
-"""Columns that files of schema 1 lack; they are read as null."""
+_SINCE = {
+    2: ("precision", "kernel", "level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc"),
+    3: ("trainings",),
+}
+"""Columns that files of an older schema lack; they are read as null."""
 
 _KIND = "run folder of the hybrid-architecture lab"
 _TEMPORARY = ".tmp-"
@@ -203,15 +208,20 @@ def read_run(path: Path) -> pl.DataFrame:
     version = frame["schema_version"].max() if "schema_version" in frame.columns else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ResultsError(f"{path}: {_newer(version)}")
-    if version == 1:
-        frame = _with_columns_since_2(frame)
+    frame = up_to_date(frame)
     if frame.schema != SCHEMA:
         raise ResultsError(f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it")
     return frame
 
 
-def _with_columns_since_2(frame: pl.DataFrame) -> pl.DataFrame:
-    frame = frame.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in _SINCE_2)
+def up_to_date(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows of an older schema with the columns that they lack, as null; other frames as they are."""
+    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
+    if not isinstance(version, int):
+        return frame
+    new = [name for since, names in _SINCE.items() if since > version for name in names]
+    lacking = [name for name in new if name not in frame.columns]
+    frame = frame.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in lacking)
     return frame.select(sorted(frame.columns, key=lambda name: [*SCHEMA, name].index(name)))
 
 

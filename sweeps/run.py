@@ -56,12 +56,16 @@ Blocks = Mapping[str, type[Block]]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One candidate, one task setting (canonical text), one training setting, one seed."""
+    """One candidate, one task setting (canonical text), one training setting, one seed.
+
+    trainings: how many optimiser settings its round gives the candidate on the task; a note beside the run.
+    """
 
     candidate: Candidate
     task: str
     training: Training
     seed: int
+    trainings: int = 1
 
     def key(self, code: str) -> str:
         """Hash of all that decides the outcome, ``code`` (see ``code_hash``) included; names stay out."""
@@ -119,7 +123,13 @@ def runs_of(recipe: Recipe, candidate: Candidate, tasks: list[str], seed: int) -
     for task in tasks:
         for lr, weight_decay in candidate.optimisers:
             training = replace(base, lr=lr, weight_decay=weight_decay, **budgets[task])
-            yield Run(candidate=candidate, task=task, training=training, seed=seed)
+            yield Run(
+                candidate=candidate,
+                task=task,
+                training=training,
+                seed=seed,
+                trainings=len(candidate.optimisers),
+            )
 
 
 @cache
@@ -180,6 +190,7 @@ def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) 
         "kernel": run.training.kernel,
         "steps": run.training.steps,
         "threshold": run.training.threshold,
+        "trainings": run.trainings,
         "seed": run.seed,
         "status": outcome.status,
         "reason": outcome.reason,

@@ -16,6 +16,7 @@ from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
 from sweeps.form import OPTIMISER, Recipe, Value
+from sweeps.halving import counts
 from synthetics import TASKS
 from synthetics.base import Task
 from synthetics.protocol import SUITES, parse_task, settings, show_task
@@ -35,6 +36,7 @@ __all__ = [
     "label_of",
     "layers",
     "optimiser_count",
+    "optimiser_counts",
     "realise",
     "same",
     "size",
@@ -221,6 +223,12 @@ def optimiser_count(recipe: Recipe) -> int:
     """Optimiser settings tried on every candidate."""
     given = (recipe.search.get(name, getattr(recipe.train, name)) for name in OPTIMISER)
     return math.prod(len(values) if isinstance(values, tuple) else 1 for values in given)
+
+
+def optimiser_counts(recipe: Recipe) -> list[int]:
+    """The same round by round: with halving, ever fewer."""
+    settings = optimiser_count(recipe)
+    return counts(settings, recipe.seeds) if recipe.halving else [settings] * recipe.seeds
 
 
 def task_texts(recipe: Recipe) -> list[str]:

@@ -28,9 +28,9 @@ class Store:
         self.seconds: dict[str, float] = {}  # of the runs fetched so far
         self._elsewhere = _elsewhere(folder)
 
-    def keep_only(self, keys: Iterable[str]) -> None:
-        """Set aside the runs that are not among ``keys``."""
-        for key in sorted(self.keys - set(keys)):
+    def set_aside(self, keys: Iterable[str]) -> None:
+        """Move those of ``keys`` that are here to ``earlier/``."""
+        for key in sorted(self.keys & set(keys)):
             self._path("trials", key).replace(self._path("earlier", key))
             self._elsewhere[key] = self._path("earlier", key)
             self.keys.discard(key)
@@ -86,4 +86,5 @@ def _relabel(frame: pl.DataFrame, job: Job) -> pl.DataFrame:
         trial=pl.lit(job.trial, pl.Int32),
         label=pl.lit(candidate.label),
         choices=pl.lit(candidate.choices_json),
+        trainings=pl.lit(job.run.trainings, pl.Int32),
     )

@@ -22,13 +22,14 @@ from typing import Literal
 import torch
 
 from blocks.kernels import native
-from sweeps import results, space
+from sweeps import results
 from sweeps.clock import Clock
 from sweeps.form import Recipe
 from sweeps.pool import Job, Pool, Reply, Setup, load_table
 from sweeps.results import Failure
 from sweeps.roster import Roster
-from sweeps.run import chosen_kernel, code_hash, runs_of, versions
+from sweeps.rounds import Rounds
+from sweeps.run import chosen_kernel, code_hash, versions
 from sweeps.store import Store
 from sweeps.trials import mean_score
 
@@ -197,10 +198,10 @@ class _Sweep:
         self.deadline = self.began + (time_limit or math.inf)
         self.recipe, self.setup, self.workers, self.say = recipe, setup, workers, on_event
         table = load_table(setup.blocks_file)
-        self.tasks = space.task_texts(recipe)
         self.clock = Clock(table)
         self.roster = Roster(setup.folder, recipe, table)
         self.store = Store(setup.folder)
+        self.rounds = Rounds(recipe, self.roster, self.store, self.clock, setup.code)
         self.lacking: dict[int, set[str]] = {}  # by trial: runs its first round still lacks
         self.queue: deque[Job] = deque()
         self.failures: list[Failure] = []
@@ -211,13 +212,16 @@ class _Sweep:
 
     def go(self) -> Outcome:
         """Round after round, until all are done or the next does not fit."""
-        every = {key: job for seed in self.recipe.rounds for key, job in self.jobs(seed).items()}
-        self.store.fetch(every)
-        self.store.keep_only(every)
+        every: dict[str, Job] = {}
+        for seed in self.recipe.rounds:  # what a round asks for can hang on what is stored of those before it
+            jobs = self.rounds.jobs(seed)
+            self.store.fetch(jobs)
+            every |= jobs
+        self.store.set_aside(self.store.keys - every.keys())
         for key, seconds in self.store.seconds.items():
             self.clock.note(every[key].run, seconds)
         stored = len(self.store.keys)
-        self.say(Started(self.roster.wanted, self.total, stored, self.recipe.seeds, self.workers))
+        self.say(Started(self.roster.wanted, self.rounds.total, stored, self.recipe.seeds, self.workers))
         reason = ""
         with Pool(self.workers, self.setup) as pool:
             for number, seed in enumerate(self.recipe.rounds, start=1):
@@ -228,7 +232,7 @@ class _Sweep:
         return Outcome(
             folder=self.setup.folder,
             candidates=len(self.roster.candidates),
-            rounds=sum(self.is_complete(seed) for seed in self.recipe.rounds),
+            rounds=sum(self.rounds.is_complete(seed) for seed in self.recipe.rounds),
             rounds_asked=self.recipe.seeds,
             trained=self.trained,
             stored=len(self.store.keys) - self.trained,
@@ -242,10 +246,13 @@ class _Sweep:
         """One round; why the sweep ends before or within it, empty if the round was played to its end."""
         began = time.monotonic()
         first = self.round == 1
-        jobs = self.jobs(seed)
+        jobs = self.rounds.jobs(seed)
+        if self.recipe.halving:
+            self.store.set_aside(self.rounds.dropped(seed))
+            self.store.fetch(jobs)  # that fewer settings are left is noted beside each run
         if first:
             for number in self.roster.candidates:
-                self.note_missing(number, self.jobs_of(number, seed))
+                self.note_missing(number, self.rounds.of(number, seed))
         self.queue = deque(job for key, job in jobs.items() if key not in self.store.keys)
         growing = first and not self.roster.full
         if not self.queue and not growing:
@@ -257,7 +264,7 @@ class _Sweep:
         self.work(pool, seed, growing)
         if self.queue or (first and not self.roster.full):
             return f"the time limit ended round {self.round} before its end"
-        if self.is_complete(seed):
+        if self.rounds.is_complete(seed):
             spent = time.monotonic() - began
             self.say(RoundDone(self.round, self.recipe.seeds, seed, spent, self.estimate(0.0)))
         return ""
@@ -294,57 +301,24 @@ class _Sweep:
             self.clock.note(run, reply.seconds)
             self.note_stored(reply.job.trial, key)
             done, eta = len(self.store.keys) + len(self.failures), self.estimate(1.0)
+            total = self.rounds.total
             label = run.candidate.label
             self.say(
-                RunDone(
-                    label, run.task, run.seed, reply.detail, reply.seconds, self.round, done, self.total, eta
-                )
+                RunDone(label, run.task, run.seed, reply.detail, reply.seconds, self.round, done, total, eta)
             )
             return
         reason = f"{reply.detail}, twice" if reply.kind == "died" else reply.detail
         failure = Failure(key, run.candidate.label, run.task, run.seed, reason, _now())
         results.record_failure(self.setup.folder, failure)
         self.failures.append(failure)
-        self.say(RunFailed(failure, len(self.store.keys) + len(self.failures), self.total))
-
-    # -- which runs there are
-
-    def jobs_of(self, number: int, seed: int) -> dict[str, Job]:
-        """The runs of one candidate in one round, by key."""
-        runs = runs_of(self.recipe, self.roster.candidates[number], self.tasks, seed)
-        return {run.key(self.setup.code): Job(run, number) for run in runs}
-
-    def jobs(self, seed: int) -> dict[str, Job]:
-        """The runs of all candidates in one round: task by task as the recipe lists them, the longest first.
-
-        So that a sweep that is ended within a round has whole tasks, and workers end a round together.
-        """
-        jobs = {
-            key: job for number in self.roster.candidates for key, job in self.jobs_of(number, seed).items()
-        }
-        order = {task: i for i, task in enumerate(self.tasks)}
-
-        def place(item: tuple[str, Job]) -> tuple[int, float, str]:
-            return order[item[1].run.task], -self.clock.work(item[1].run), item[0]
-
-        return dict(sorted(jobs.items(), key=place))
+        self.say(RunFailed(failure, len(self.store.keys) + len(self.failures), self.rounds.total))
 
     def join(self, number: int, seed: int) -> list[Job]:
         """The runs that the first round of a new candidate lacks."""
-        jobs = self.jobs_of(number, seed)
+        jobs = self.rounds.of(number, seed)
         self.store.fetch(jobs)
         self.note_missing(number, jobs)
         return [job for key, job in jobs.items() if key not in self.store.keys]
-
-    def is_complete(self, seed: int) -> bool:
-        """Whether every run of a round is stored."""
-        return self.roster.full and self.jobs(seed).keys() <= self.store.keys
-
-    @property
-    def total(self) -> int:
-        """Runs of the whole sweep."""
-        settings = space.optimiser_count(self.recipe)
-        return self.roster.wanted * len(self.tasks) * settings * self.recipe.seeds
 
     # -- what Optuna and the progress bar are told
 
@@ -360,7 +334,7 @@ class _Sweep:
     def tell(self, number: int) -> None:
         """Tell Optuna a candidate's score once its first round is complete."""
         if not self.lacking[number] and not self.roster.is_told(number):
-            keys = self.jobs_of(number, self.recipe.first_seed)
+            keys = self.rounds.of(number, self.recipe.first_seed)
             self.roster.tell(number, mean_score(self.store.final_rows(keys), self.recipe.score))
 
     def estimate(self, patience: float) -> float | None:
@@ -371,10 +345,12 @@ class _Sweep:
         now = time.monotonic()
         if now - self.eta_at > max(patience, 50 * self.eta_cost):
             rest = self.clock.predict_all((job.run for job in self.queue), self.workers)
-            later = self.clock.predict_all((j.run for j in self.jobs(0).values()), self.workers)
+            later = self.clock.predict_all(
+                (j.run for j in self.rounds.jobs(self.recipe.first_seed).values()), self.workers
+            )
             if rest is not None and later is not None:
                 missing = self.roster.wanted / max(1, len(self.roster.candidates))
-                rest = min(rest + later * missing * (self.recipe.seeds - self.round), self.deadline - now)
+                rest = min(rest + later * missing * self.rounds.share_after(self.round), self.deadline - now)
             self.eta = None if rest is None else max(0.0, rest)
             self.eta_at, self.eta_cost = now, time.monotonic() - now
         return self.eta

@@ -160,6 +160,7 @@ def _run(
                 "kernel": "torch",
                 "steps": STEPS[-1],
                 "threshold": 0.5,
+                "trainings": None,
                 "seed": seed,
                 "status": status,
                 "reason": "loss is NaN at step 75; first bad layer 2 (gdn)" if status == "diverged" else "",

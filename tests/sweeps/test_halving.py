@@ -1,0 +1,123 @@
+"""Halving: what each round leaves of the optimiser settings, by the rule and in sweeps that really run."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis.tables import board
+from sweeps import results
+from sweeps.halving import Setting, counts, survivors
+from sweeps.recipe import Recipe, loads
+from sweeps.study import sweep
+
+TEXT = """\
+name: halved
+pattern: r*gdn(conv=2) + fox
+search: {r: [1:1, 2:1]}
+shape: {dim: 16, heads: 2}
+tasks:
+  - recall(vocab=8, length=16, train_examples=128)
+  - recall(vocab=8, length=24, train_examples=128)
+  - memorization(vocab=16, length=16)
+train:
+  {steps: 10, batch: 8, eval_every: 5, eval_examples: 32, lr: [1e-6, 3e-3, 1e-2], weight_decay: [0.0, 0.1]}
+score: auc
+seeds: 4
+halving: true
+"""
+
+
+def recipe(*overrides: str) -> Recipe:
+    return loads(TEXT, "halved", overrides)
+
+
+def ends(scores: dict[tuple[int, Setting], float], settings: int = 1) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"seed": seed, "setting": f"t{s}", "lr": lr, "weight_decay": wd, "chance": 0.1}
+            | {"acc_valid": value, "auc_valid": value}
+            for (seed, (lr, wd)), value in scores.items()
+            for s in range(settings)
+        ]
+    )
+
+
+def test_every_round_keeps_the_better_half_on_the_mean_of_all_rounds_so_far() -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for _ in range(50):
+        given = tuple((rng.random(), 0.1) for _ in range(rng.randint(1, 9)))
+        rounds = rng.randint(1, 5)
+        scores = {(s, one): rng.random() for s in range(rounds) for one in given}
+        sizes = counts(len(given), rounds + 1)
+        left: tuple[Setting, ...] = given
+        for played in range(1, rounds + 1):
+            mean = {one: sum(scores[s, one] for s in range(played)) for one in left}
+            best = sorted(left, key=lambda one: -mean[one])[: sizes[played]]
+            left = tuple(one for one in given if one in best)
+            assert survivors(ends(scores, 2), given, 2, range(played), "auc") == left
+        assert len(left) == sizes[-1]
+
+
+def test_a_round_that_lacks_a_run_leaves_all_and_a_tie_goes_to_the_smaller() -> None:
+    given = ((1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0))
+    even = {(0, one): 0.5 for one in given}
+    assert survivors(ends(even), given, 1, [0], "accuracy") == given[:2]
+    assert survivors(ends(even, 2).slice(1), given, 2, [0], "accuracy") == given
+    assert survivors(ends({(0, given[0]): 1.0}), given[:1], 1, [], "auc") == given[:1]
+    lost = even | {(0, given[0]): float("nan")}
+    assert survivors(ends(lost), given, 1, [0], "auc") == given[1:]
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "halved"
+    outcome = sweep(recipe(), folder, workers=2)
+    assert (outcome.rounds, outcome.trained, outcome.failures) == (4, 2 * 3 * (6 + 3 + 2 + 1), ())
+    return folder
+
+
+def finals(folder: Path) -> pl.DataFrame:
+    return results.read(folder).frame.filter("final")
+
+
+def test_a_halved_sweep_runs_what_the_rule_leaves(halved: Path) -> None:
+    frame = finals(halved)
+    for (label, task), part in frame.group_by("label", "task"):
+        given = tuple(sorted(set(part.select("lr", "weight_decay").iter_rows())))
+        for seed in range(4):
+            mine = part.filter(pl.col("seed") == seed)
+            settings = mine["setting"].n_unique()
+            left = survivors(part, given, settings, range(seed), "auc")
+            assert set(mine.select("lr", "weight_decay").iter_rows()) == set(left), (label, task, seed)
+            assert mine["trainings"].unique().to_list() == [len(left)]
+    ranked = board(results.read(halved).frame, "auc")
+    assert ranked.seeds == (0, 1, 2, 3)
+    # What is ranked ran at every seed.
+    assert ranked.cells.height == 2 * 2 * 4
+
+
+def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_runs(halved: Path, tmp_path: Path) -> None:
+    """First without halving, for two rounds; then with it: what it does not ask for is set aside."""
+    folder = tmp_path / "elsewhere" / "halved"
+    sweep(recipe("halving=false", "seeds=2"), folder, workers=2)
+    before = results.read(folder).frame
+    assert before["trainings"].unique().to_list() == [6]
+    assert board(before, "auc").seeds == (0, 1)
+    outcome = sweep(recipe(), folder, workers=2)
+    assert (outcome.trained, outcome.stored) == (2 * 3 * 3, 2 * 3 * 9)
+    assert len(results.stored(folder, "earlier")) == 2 * 3 * 3
+    first, second = (results.read(one).frame.drop("seconds") for one in (halved, folder))
+    assert first.equals(second)
+    again = sweep(recipe(), folder, workers=1)
+    assert again.trained == 0
+
+
+def test_a_round_in_the_middle_does_not_count_as_a_halved_one(halved: Path) -> None:
+    frame = results.read(halved).frame
+    last = frame.filter((pl.col("seed") == 1) & (pl.col("lr") != frame["lr"].max()))
+    partial = pl.concat([frame.filter(pl.col("seed") == 0), last])
+    assert board(partial, "auc").seeds == (0,)
