@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.agreement import standings
-from analysis.panel import PanelError, Pick, Protocol, cost, cut, load, panel, whole
+from analysis.agreement import chosen, standings
+from analysis.panel import LOST, PanelError, Pick, Protocol, cost, cut, load, panel, whole
 from analysis.stats import rank
 from analysis.tables import board
 
@@ -184,3 +184,33 @@ def test_a_run_folder_and_one_file_are_read_alike(tmp_path):
     for name, words in (("none", "no such file or folder"), ("bad.parquet", "no parquet file")):
         with pytest.raises(PanelError, match=words):
             load(tmp_path / name)
+
+
+def halved(frame: pl.DataFrame) -> pl.DataFrame:
+    """After its first seed every schedule keeps the rate that was better there, as halving leaves it."""
+    first = frame.filter(pl.col("final") & (pl.col("seed") == 0))
+    mean = first.group_by("label", "task", "lr").agg(pl.col("auc_valid").mean())
+    best = mean.sort("auc_valid", descending=True).unique(["label", "task"], keep="first")
+    kept = frame.join(best, on=["label", "task", "lr"], how="semi").filter(pl.col("seed") > 0)
+    noted = [part.with_columns(trainings=pl.lit(many, pl.Int32)) for part, many in ((frame, 2), (kept, 1))]
+    return pl.concat([noted[0].filter(pl.col("seed") == 0), noted[1]])
+
+
+def test_a_halved_sweep_ranks_as_its_board_does_and_costs_what_it_ran():
+    frame = halved(FRAME)
+    found = panel(frame)
+    assert found.halved
+    assert not panel(FRAME).halved
+    assert found.seeds == 3
+    ranked = rank(board(frame, "auc"))
+    assert ranked is not None
+    mine = {row.label: row.score for row in standings(cut(found))}
+    assert mine == pytest.approx({row.label: row.score for row in ranked.rows})
+    spent = frame.filter(pl.col("final")).group_by("label").agg(pl.col("seconds").sum())
+    assert cost(found) == pytest.approx(dict(spent.iter_rows()))
+    # What was left behind is never chosen, on whatever part of the seeds.
+    for seeds in ([0], [0, 1], [1, 2], [2, 0, 2]):
+        some = cut(found).take([np.array(seeds)] * len(found.cells))
+        assert all((values > LOST).all() for values in chosen(some.parts))
+    unfinished = frame.filter(~((pl.col("seed") == 0) & (pl.col("lr") == 1e-3) & (pl.col("label") == "r=3")))
+    assert panel(unfinished).seeds == 2
