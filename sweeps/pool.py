@@ -37,10 +37,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """A run and the number of its candidate in the study."""
+    """A run, the number of its candidate in the study, and the area at which it may be given up."""
 
     run: Run
     trial: int
+    floor: float = 0.0
+
+    def key(self, code: str, status: str) -> str:
+        """Under which a run that ended with ``status`` is stored."""
+        return self.run.key(code, self.floor if status == "stopped" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ def _work(job: Job, setup: Setup, table: Mapping[str, Any]) -> Reply:
 
     started = time.monotonic()
     try:
-        rows = execute(job.run, job.trial, setup.code, table)
+        rows = execute(job.run, job.trial, setup.code, table, job.floor)
     except Exception as exc:
         first = (str(exc).splitlines() or [""])[0]
         return Reply(job, "failed", f"{type(exc).__name__}: {first}", time.monotonic() - started)

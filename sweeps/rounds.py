@@ -8,7 +8,7 @@ from dataclasses import replace
 from sweeps import space
 from sweeps.clock import Clock
 from sweeps.form import Recipe
-from sweeps.halving import Setting, survivors
+from sweeps.halving import Setting, floor, survivors
 from sweeps.pool import Job
 from sweeps.roster import Roster
 from sweeps.run import Run, runs_of
@@ -28,6 +28,8 @@ class Rounds:
             self.families[_family(task)].append(task)
         self._counts = space.optimiser_counts(recipe)
         self._left: dict[tuple[int, str, int], tuple[Setting, ...]] = {}
+        self._areas: dict[str, float] = {}
+        self.failed: set[str] = set()  # keys of runs that nobody need wait for
 
     @property
     def total(self) -> int:
@@ -44,28 +46,71 @@ class Rounds:
         return {run.key(self.code): Job(run, number) for run in runs}
 
     def of(self, number: int, seed: int) -> dict[str, Job]:
-        """What a round asks of one candidate."""
-        jobs = self.every_of(number, seed)
+        """What a round asks of one candidate; a run that was given up stands under the key it has then."""
         if not self.recipe.halving:
-            return jobs
-        left = {family: self.left(number, family, seed) for family in self.families}
-        return {
-            key: replace(job, run=replace(job.run, trainings=len(left[_family(job.run.task)])))
-            for key, job in jobs.items()
-            if _setting(job.run) in left[_family(job.run.task)]
+            return self.every_of(number, seed)
+        parts = (self._of_family(number, family, seed) for family in self.families)
+        return {key: job for part in parts for key, job in part.items()}
+
+    def _of_family(self, number: int, family: str, seed: int) -> dict[str, Job]:
+        tasks, left = self.families[family], self.left(number, family, seed)
+        mine = {
+            (job.run.task, _setting(job.run)): replace(job, run=replace(job.run, trainings=len(left)))
+            for job in self.every_of(number, seed).values()
+            if job.run.task in tasks
         }
+        return dict(self._as_stored(mine[task, setting]) for task in tasks for setting in left)
+
+    def _as_stored(self, job: Job) -> tuple[str, Job]:
+        """A job with its floor, as far as that is known, and the key under which its run is or will be."""
+        key = job.run.key(self.code)
+        if key not in self.store and (floor := self.floor(job)):
+            job = replace(job, floor=floor)
+            if (given_up := job.key(self.code, "stopped")) in self.store:
+                return given_up, job
+        return key, job
+
+    def floor(self, job: Job) -> float | None:
+        """The area that a run must reach, 0 where it is free to; None while others have to end before it.
+
+        The settings of a task with several settings of difficulty have none: they count together.
+        """
+        run = job.run
+        if not self.recipe.halving or self.recipe.score == "accuracy":
+            return 0.0
+        if len(self.families[_family(run.task)]) > 1:
+            return 0.0
+        left = self.left(job.trial, _family(run.task), run.seed)
+        own = self._sum_before(run)
+        sums: list[float] = []
+        for setting in left[: left.index(_setting(run))]:
+            rival = _with_setting(run, setting)
+            before = self._sum_before(rival)
+            if rival.key(self.code) in self.failed or before is None:
+                return 0.0
+            key, _ = self._as_stored(replace(job, run=rival, floor=0.0))
+            if key not in self.store:
+                return None
+            sums.append(before + self._area(key))
+        return 0.0 if own is None else floor(sums, own, len(left))
+
+    def _sum_before(self, run: Run) -> float | None:
+        """The areas of a run's setting over the earlier rounds; None if one is missing."""
+        seeds = range(self.recipe.first_seed, run.seed)
+        keys = [replace(run, seed=seed).key(self.code) for seed in seeds]
+        return sum(map(self._area, keys)) if all(key in self.store for key in keys) else None
+
+    def _area(self, key: str) -> float:
+        if key not in self._areas:
+            self._areas[key] = self.store.final_rows([key])["auc_valid"][0]
+        return self._areas[key]
 
     def left(self, number: int, family: str, seed: int) -> tuple[Setting, ...]:
         """The optimiser settings that a candidate has left on a task in the round of ``seed``."""
         if (place := (number, family, seed)) in self._left:
             return self._left[place]
         before = range(self.recipe.first_seed, seed)
-        keys = {
-            key
-            for earlier in before
-            for key, job in self.every_of(number, earlier).items()
-            if job.run.task in self.families[family]
-        }
+        keys = {key for earlier in before for key in self._of_family(number, family, earlier)}
         found = survivors(
             self.store.final_rows(keys & self.store.keys),
             self.roster.candidates[number].optimisers,
@@ -85,15 +130,24 @@ class Rounds:
         jobs = {key: job for number in self.roster.candidates for key, job in self.of(number, seed).items()}
         order = {task: i for i, task in enumerate(self.tasks)}
 
-        def place(item: tuple[str, Job]) -> tuple[int, float, str]:
-            return order[item[1].run.task], -self.clock.work(item[1].run), item[0]
+        def place(item: tuple[str, Job]) -> tuple[int, float]:
+            return order[item[1].run.task], -self.clock.work(item[1].run)
 
-        return dict(sorted(jobs.items(), key=place))
+        return dict(sorted(jobs.items(), key=place))  # settings of a candidate stay in their order
 
     def dropped(self, seed: int) -> set[str]:
         """Keys of runs that a round could have asked for and does not."""
         every = {key for number in self.roster.candidates for key in self.every_of(number, seed)}
         return every - self.jobs(seed).keys()
+
+    def gather(self, seed: int) -> dict[str, Job]:
+        """A round, with all that is finished of it anywhere fetched into the store."""
+        while True:  # a run that is found can make known what another had to reach
+            before = len(self.store.keys)
+            jobs = self.jobs(seed)
+            self.store.fetch(jobs)
+            if not self.recipe.halving or len(self.store.keys) == before:
+                return jobs
 
     def is_complete(self, seed: int) -> bool:
         """Whether every run of a round is stored."""
@@ -106,3 +160,7 @@ def _family(task: str) -> str:
 
 def _setting(run: Run) -> Setting:
     return run.training.lr, run.training.weight_decay
+
+
+def _with_setting(run: Run, setting: Setting) -> Run:
+    return replace(run, training=replace(run.training, lr=setting[0], weight_decay=setting[1]))

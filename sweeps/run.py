@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from sweeps.results import SCHEMA_VERSION
 from sweeps.space import Candidate
 from synthetics.base import Task
 from synthetics.difficulty import profile
-from synthetics.fit import Fit, Training, fit
+from synthetics.fit import Fit, Trainer, Training
 from synthetics.protocol import parse_task
 
 __all__ = [
@@ -67,8 +68,11 @@ class Run:
     seed: int
     trainings: int = 1
 
-    def key(self, code: str) -> str:
-        """Hash of all that decides the outcome, ``code`` (see ``code_hash``) included; names stay out."""
+    def key(self, code: str, floor: float = 0.0) -> str:
+        """Hash of all that decides the outcome, ``code`` (see ``code_hash``) included; names stay out.
+
+        floor: of a run that was ended because it could not reach it; a run that was not has a key without.
+        """
         c = self.candidate
         parts = {
             "schedule": c.schedule,
@@ -78,6 +82,8 @@ class Run:
             "seed": self.seed,
             "code": code,
         }
+        if floor:
+            parts["floor"] = floor
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -156,10 +162,31 @@ def versions() -> dict[str, str]:
     }
 
 
-def execute(run: Run, trial: int, code: str, table: Blocks = BLOCKS) -> list[dict[str, Any]]:
-    """Train the run and return its rows. Bit for bit the same every time, ``seconds`` apart."""
+def execute(
+    run: Run, trial: int, code: str, table: Blocks = BLOCKS, floor: float = 0.0
+) -> list[dict[str, Any]]:
+    """Train the run and return its rows. Bit for bit the same every time, ``seconds`` apart.
+
+    floor: the run is ended once its area on validation cannot reach it any more.
+    """
     schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
-    return rows(run, fit(schedule, run.candidate.shape, task, run.training, run.seed), trial, code, table)
+    trainer = Trainer(schedule, run.candidate.shape, task, run.training, run.seed)
+    reason = ""
+    while not trainer.done and not reason:
+        trainer.advance()
+        if (best := _best_area(trainer)) < floor - 1e-9:  # not on a tie
+            reason = f"its area on validation could be {best:.4f} at most, and {floor:.4f} was to be reached"
+    outcome = trainer.finish(reason)
+    return rows(
+        run, outcome, trial, run.key(code, floor if outcome.status == "stopped" else 0.0), code, table
+    )
+
+
+def _best_area(trainer: Trainer) -> float:
+    """The area on validation if every evaluation to come is perfect."""
+    evaluations = trainer.training.evaluations
+    to_come = evaluations - len(trainer.curve)
+    return (math.fsum(point.acc_valid for point in trainer.curve) + to_come) / evaluations
 
 
 def flops_per_step(run: Run, table: Blocks = BLOCKS) -> float:
@@ -170,12 +197,14 @@ def flops_per_step(run: Run, table: Blocks = BLOCKS) -> float:
     return 3.0 * per_token * task.tokens * run.training.batch
 
 
-def rows(run: Run, outcome: Fit, trial: int, code: str, table: Blocks = BLOCKS) -> list[dict[str, Any]]:
+def rows(
+    run: Run, outcome: Fit, trial: int, key: str, code: str, table: Blocks = BLOCKS
+) -> list[dict[str, Any]]:
     """The rows of a finished run: one per evaluation; a diverged run ends with one more, at chance."""
     schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
     common = {
         "schema_version": SCHEMA_VERSION,
-        "run": run.key(code),
+        "run": key,
         "trial": trial,
         "label": run.candidate.label,
         "choices": run.candidate.choices_json,

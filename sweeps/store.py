@@ -28,6 +28,9 @@ class Store:
         self.seconds: dict[str, float] = {}  # of the runs fetched so far
         self._elsewhere = _elsewhere(folder)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys
+
     def set_aside(self, keys: Iterable[str]) -> None:
         """Move those of ``keys`` that are here to ``earlier/``."""
         for key in sorted(self.keys & set(keys)):

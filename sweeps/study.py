@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -214,9 +214,7 @@ class _Sweep:
         """Round after round, until all are done or the next does not fit."""
         every: dict[str, Job] = {}
         for seed in self.recipe.rounds:  # what a round asks for can hang on what is stored of those before it
-            jobs = self.rounds.jobs(seed)
-            self.store.fetch(jobs)
-            every |= jobs
+            every |= self.rounds.gather(seed)
         self.store.set_aside(self.store.keys - every.keys())
         for key, seconds in self.store.seconds.items():
             self.clock.note(every[key].run, seconds)
@@ -246,10 +244,9 @@ class _Sweep:
         """One round; why the sweep ends before or within it, empty if the round was played to its end."""
         began = time.monotonic()
         first = self.round == 1
-        jobs = self.rounds.jobs(seed)
         if self.recipe.halving:
             self.store.set_aside(self.rounds.dropped(seed))
-            self.store.fetch(jobs)  # that fewer settings are left is noted beside each run
+        jobs = self.rounds.gather(seed) if self.recipe.halving else self.rounds.jobs(seed)
         if first:
             for number in self.roster.candidates:
                 self.note_missing(number, self.rounds.of(number, seed))
@@ -279,12 +276,21 @@ class _Sweep:
                     growing = False
                     break
                 self.queue.extend(self.join(number, seed))
-            while self.queue and pool.idle and in_time:
-                pool.submit(self.queue.popleft())
+            while pool.idle and in_time and (job := self.next_ready()):
+                pool.submit(job)
             if not pool.busy:
                 return
             for reply in pool.wait():
                 self.take(reply)
+
+    def next_ready(self) -> Job | None:
+        """The first of the queue that need not wait for another, taken off it."""
+        for job in self.queue:
+            floor = self.rounds.floor(job)
+            if floor is not None:
+                self.queue.remove(job)
+                return replace(job, floor=floor)
+        return None
 
     def take(self, reply: Reply) -> None:
         """Book what became of a run."""
@@ -297,7 +303,7 @@ class _Sweep:
             return
         if reply.kind == "done":
             self.trained += 1
-            self.store.keys.add(key)
+            self.store.keys.add(reply.job.key(self.setup.code, reply.detail))
             self.clock.note(run, reply.seconds)
             self.note_stored(reply.job.trial, key)
             done, eta = len(self.store.keys) + len(self.failures), self.estimate(1.0)
@@ -308,6 +314,7 @@ class _Sweep:
             )
             return
         reason = f"{reply.detail}, twice" if reply.kind == "died" else reply.detail
+        self.rounds.failed.add(key)
         failure = Failure(key, run.candidate.label, run.task, run.seed, reason, _now())
         results.record_failure(self.setup.folder, failure)
         self.failures.append(failure)

@@ -1,5 +1,6 @@
 """Halving: what each round leaves of the optimiser settings, by the rule and in sweeps that really run."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import polars as pl
 import pytest
 
 from analysis.tables import board
-from sweeps import results
-from sweeps.halving import Setting, counts, survivors
+from sweeps import results, space
+from sweeps.halving import Setting, counts, floor, survivors
+from sweeps.pool import use_one_thread
 from sweeps.recipe import Recipe, loads
+from sweeps.run import code_hash, execute, runs_of
 from sweeps.study import sweep
 
 TEXT = """\
@@ -22,7 +25,7 @@ tasks:
   - recall(vocab=8, length=24, train_examples=128)
   - memorization(vocab=16, length=16)
 train:
-  {steps: 10, batch: 8, eval_every: 5, eval_examples: 32, lr: [1e-6, 3e-3, 1e-2], weight_decay: [0.0, 0.1]}
+  {steps: 10, batch: 8, eval_every: 2, eval_examples: 32, lr: [1e-6, 3e-3, 1e-2], weight_decay: [0.0, 0.1]}
 score: auc
 seeds: 4
 halving: true
@@ -57,9 +60,31 @@ def test_every_round_keeps_the_better_half_on_the_mean_of_all_rounds_so_far() ->
         for played in range(1, rounds + 1):
             mean = {one: sum(scores[s, one] for s in range(played)) for one in left}
             best = sorted(left, key=lambda one: -mean[one])[: sizes[played]]
-            left = tuple(one for one in given if one in best)
+            left = tuple(best)
             assert survivors(ends(scores, 2), given, 2, range(played), "auc") == left
         assert len(left) == sizes[-1]
+
+
+def test_a_floor_is_the_least_that_can_still_be_among_the_better_half() -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for _ in range(300):
+        given = tuple((i + 1.0, 0.0) for i in range(rng.randint(2, 7)))
+        rounds, ahead = rng.randint(1, 3), rng.randint(0, len(given) - 1)
+        scores = {(s, one): rng.random() for s in range(rounds) for one in given}
+        sums = {one: sum(scores[s, one] for s in range(rounds)) for one in given}
+        mine = given[ahead]
+        before = sums[mine] - scores[rounds - 1, mine]
+        least = floor([sums[one] for one in given[:ahead]], before, len(given))
+        assert least >= 0
+        # Only those that have run count; with all others as bad as can be, the floor is what decides.
+        few = {key: 0.0 if given.index(key[1]) > ahead else value for key, value in scores.items()}
+        for value, stays in ((least + 1e-6, True), (least - 1e-6, False)):
+            new = few | {(rounds - 1, mine): value}
+            mean = {one: sum(new[s, one] for s in range(rounds)) for one in given}
+            best = sorted(given, key=lambda one: (-mean[one], one))[: -(-len(given) // 2)]
+            assert (mine in best) == stays or (not stays and not least)
 
 
 def test_a_round_that_lacks_a_run_leaves_all_and_a_tie_goes_to_the_smaller() -> None:
@@ -100,8 +125,18 @@ def test_a_halved_sweep_runs_what_the_rule_leaves(halved: Path) -> None:
     assert ranked.cells.height == 2 * 2 * 4
 
 
-def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_runs(halved: Path, tmp_path: Path) -> None:
-    """First without halving, for two rounds; then with it: what it does not ask for is set aside."""
+def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_rows(halved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "halved"
+    sweep(recipe("seeds=2"), folder, workers=1)
+    for path in sorted((folder / "trials").iterdir())[::3]:  # as if it had been killed before these
+        path.unlink()
+    sweep(recipe(), folder, workers=2)
+    first, second = (results.read(one).frame.drop("seconds") for one in (halved, folder))
+    assert first.equals(second)
+    assert sweep(recipe(), folder, workers=1).trained == 0
+
+
+def test_runs_of_a_whole_grid_are_used_and_those_left_out_set_aside(halved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "halved"
     sweep(recipe("halving=false", "seeds=2"), folder, workers=2)
     before = results.read(folder).frame
@@ -110,10 +145,61 @@ def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_runs(halved: Path, tm
     outcome = sweep(recipe(), folder, workers=2)
     assert (outcome.trained, outcome.stored) == (2 * 3 * 3, 2 * 3 * 9)
     assert len(results.stored(folder, "earlier")) == 2 * 3 * 3
-    first, second = (results.read(one).frame.drop("seconds") for one in (halved, folder))
-    assert first.equals(second)
-    again = sweep(recipe(), folder, workers=1)
-    assert again.trained == 0
+    names = ["label", "setting", "lr", "weight_decay", "seed"]
+    asked = [finals(one).select(names).sort(names) for one in (halved, folder)]
+    assert asked[0].equals(asked[1])
+    assert board(results.read(folder).frame, "auc").cells.equals(
+        board(results.read(halved).frame, "auc").cells
+    )
+
+
+def test_runs_are_given_up_at_the_first_evaluation_that_decides(halved: Path) -> None:
+    """On stored curves: what each run had to reach, and what it could at best reach after each evaluation."""
+    frame = results.read(halved).frame
+    evaluations, counted = 5, 0
+    for (label,), part in frame.filter(pl.col("task") == "memorization").group_by("label"):
+        last = part.filter("final")
+        area = {(row["seed"], row["lr"], row["weight_decay"]): row["auc_valid"] for row in last.to_dicts()}
+        given = tuple(itertools.product((1e-6, 3e-3, 1e-2), (0.0, 0.1)))
+        for seed in range(4):
+            left = survivors(last, given, 1, range(seed), "auc")
+            sums: list[float] = []
+            for setting in left:
+                before = sum(area[one, *setting] for one in range(seed))
+                least = floor(sums, before, len(left))
+                mine = (pl.col("seed") == seed) & (pl.col("lr") == setting[0])
+                curve = part.filter(mine & (pl.col("weight_decay") == setting[1])).sort("step")
+                accs = curve["acc_valid"].to_list()
+                best = [
+                    (sum(accs[:n]) + evaluations - n) / evaluations < least - 1e-9
+                    for n in range(1, len(accs) + 1)
+                ]
+                ended = curve["status"][-1]
+                # Where the last evaluation decides, the run is at its end anyway.
+                assert best == [False] * (len(best) - 1) + [best[-1]], (label, seed, setting)
+                assert ended == "stopped" if best[-1] and len(accs) < evaluations else ended != "stopped"
+                counted += ended == "stopped"
+                sums.append(before + area[seed, *setting])
+    assert counted > 0
+    assert "stopped" not in frame.filter(pl.col("task") == "recall")["status"].to_list()  # two settings each
+
+
+def test_a_run_that_was_given_up_has_a_key_of_its_own(halved: Path) -> None:
+    """Nobody takes it for a whole one; repeated to its end, it is still below what it had to reach."""
+    stopped = finals(halved).filter(pl.col("status") == "stopped")
+    use_one_thread()
+    code, asked = code_hash(), recipe()
+    for row in stopped.to_dicts()[:3]:
+        (candidate,) = (c for c in space.candidates(asked) if c.label == row["label"])
+        (run,) = (
+            run
+            for run in runs_of(asked, candidate, [row["setting"]], row["seed"])
+            if (run.training.lr, run.training.weight_decay) == (row["lr"], row["weight_decay"])
+        )
+        whole = results.to_frame(execute(run, 0, code)).filter("final")
+        assert row["run"] != run.key(code) == whole["run"][0]
+        assert row["step"] < whole["step"][0]
+        assert whole["auc_valid"][0] < float(row["reason"].split()[-5]) + 1e-4
 
 
 def test_a_round_in_the_middle_does_not_count_as_a_halved_one(halved: Path) -> None:
