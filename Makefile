@@ -36,13 +36,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The report is looked at in a real browser. Without one those tests are skipped and say so.
+# The report is looked at, and pictures are drawn, in a real browser. Without one those tests are skipped and say so.
 browser:
 	@command -v chromium >/dev/null 2>&1 && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null && exit 0; \
 	fi; \
-	echo "no chromium here: the tests that open the report in a browser are skipped" >&2
+	echo "no chromium here: the tests that open the report or draw in a browser are skipped" >&2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache dist

@@ -18,7 +18,17 @@ from analysis.stats import Ranking
 from analysis.tables import Board, natural, one_number
 from analysis.words import score_name, value_text
 
-__all__ = ["ROLE_COLOURS", "by_position", "colours", "cost", "heatmap", "learning_curve", "level", "styled"]
+__all__ = [
+    "ROLE_COLOURS",
+    "by_position",
+    "colours",
+    "cost",
+    "faint",
+    "heatmap",
+    "learning_curve",
+    "level",
+    "styled",
+]
 
 INK = "#767b85"
 GRID = "rgba(128,132,142,0.25)"
@@ -239,9 +249,10 @@ def _readable(shade: float) -> str:
     return "#ffffff" if luminance < 0.179 else "#111111"
 
 
-def _faint(colour: str) -> str:
+def faint(colour: str, opacity: float = 0.16) -> str:
+    """A hexadecimal colour, mostly clear, for areas that lie behind lines."""
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.16)"
+    return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def _band(steps: list[int], low: list[float], high: list[float], colour: str) -> go.Scatter:
@@ -250,7 +261,7 @@ def _band(steps: list[int], low: list[float], high: list[float], colour: str) ->
         y=high + low[::-1],
         mode="none",
         fill="toself",
-        fillcolor=_faint(colour),
+        fillcolor=faint(colour),
         hoverinfo="skip",
     )
 

@@ -37,6 +37,9 @@ def calibrate(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the page with the frontier plot.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the frontier plot: FILE.svg or FILE.png.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Hold cheap protocols against a reference sweep: Kendall's tau-b against CPU-minutes.
@@ -48,6 +51,7 @@ def calibrate(
       lab calibrate runs/reference
       lab calibrate reference.parquet --close r=3:1,r=4:1,r=5:1,r=6:1 --html trust.html
       lab calibrate reference.parquet --protocol runs/lite --budget 15 --json
+      lab calibrate reference.parquet --figure frontier.svg
     """
     from analysis.calibration import calibrate as judge
     from analysis.panel import load
@@ -55,8 +59,7 @@ def calibrate(
     for name, value, known in (("score", score, SCORES), ("ties", ties, TIES)):
         if value not in known:
             raise CommandError(f"--{name} is {value!r}; choose one of {', '.join(known)}")
-    if html is not None and (html.is_dir() or not html.parent.is_dir()):
-        raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
+    _check(html, figure)
     frames = load(reference), None if protocol is None else load(protocol)
     with Progress(unit="halves of the panel") as bar:
         begun = False
@@ -77,17 +80,35 @@ def calibrate(
             halves=halves,
             progress=tell,
         )
-    if html is not None:
-        from analysis.trust import render
-        from sweeps.results import write_text
-
-        write_text(html, render(found))
+    files = {name: str(path) for name, path in (("html", html), ("figure", figure)) if path is not None}
+    _write(found, html, figure)
     if json:
-        emit(document(found) | ({"html": str(html)} if html else {}))
+        emit(document(found) | files)
         return
     say(page(found))
+    for name, path in files.items():
+        say(f"\n{'page' if name == 'html' else name}: {path}")
+
+
+def _check(html: Path | None, figure: Path | None) -> None:
+    """Whether the page and the picture can be written, before anything is computed."""
+    from analysis import picture
+
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
+    if figure is not None:
+        picture.check(figure)
+
+
+def _write(found: Calibration, html: Path | None, figure: Path | None) -> None:
+    """The page and the picture, where they are asked for."""
+    from analysis import picture, trust
+    from sweeps.results import write_text
+
     if html is not None:
-        say(f"\npage: {html}")
+        write_text(html, trust.render(found))
+    if figure is not None:
+        picture.write(trust.figure(found), figure)
 
 
 SCORES: dict[str, Any] = {"auc": "auc", "accuracy": "accuracy"}

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Check", "doctor"]
 
 PACKAGES = ("torch", "triton", "einops", "numpy", "scipy", "optuna", "polars", "plotly", "pydantic", "typer")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LEAST_DISK = 2**30  # bytes; a large sweep stores some hundred megabytes
 AGREE = 1e-8  # absolute plus relative, in float64
 
@@ -76,6 +75,7 @@ def _installation() -> Iterator[Check]:
 def _machine() -> Iterator[Check]:
     import torch
 
+    from analysis.picture import browser
     from blocks.kernels.native import compiler
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -88,8 +88,8 @@ def _machine() -> Iterator[Check]:
         yield Check("GPU", "note", "none; sweeps run on the CPU")
     found = compiler()
     yield Check("C compiler", "ok" if found else "note", found or "none; sweeps run on kernel torch, slower")
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    yield Check("browser", "ok" if browser else "note", browser or "no chromium; tests of the report skip it")
+    program, lack = browser(), "no chromium; lab calibrate --figure needs one, and tests of pages are skipped"
+    yield Check("browser", "ok" if program else "note", program or lack)
     here = Path.cwd()
     free = shutil.disk_usage(here).free
     enough = free >= LEAST_DISK

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.calibration import MAD_SECONDS, calibrate
+from analysis.calibration import MAD_SECONDS, Real, calibrate
 from analysis.panel import PanelError, panel
 from analysis.published import CLAIMS, FIGURES, Claim, hold
-from analysis.trust import figure, render, share_text
+from analysis.trust import CHOSEN, figure, render, share_text
 
 from .factory import CHANCE, STEPS, make_frame, make_panel
 
@@ -141,14 +141,53 @@ def test_claims_are_those_of_the_published_figures():
 
 
 def test_the_figure_holds_the_points_and_the_page_needs_no_network(found):
-    drawn = figure(found.frontier, 0.9, (1.0, 0.8))
-    names = [trace.name for trace in drawn.data]
-    assert names == ["whole panel", "held-out half", "close schedules", "real runs"]
-    assert list(drawn.data[0].y) == [point.agreement.tau for point in found.frontier]
-    assert min((*drawn.data[0].error_y.array, *drawn.data[0].error_y.arrayminus)) >= 0
+    agreement = found.frontier[0].agreement
+    drawn = figure(replace(found, real=Real(agreement, None, 6000.0, LABELS, 0)))
+    traces = {trace.name.partition(" (")[0]: trace for trace in drawn.data if trace.name}
+    assert list(traces) == [
+        "the reference with itself",
+        "target: tau 0.9 within 1 CPU-minutes",
+        "close schedules",
+        "held-out half",
+        "chosen on all schedules",
+        "real runs",
+    ]
+    chosen, held = traces["chosen on all schedules"], traces["held-out half"]
+    assert list(chosen.y) == [point.agreement.tau for point in found.frontier]
+    assert list(held.y) == [point.held_out.mean for point in found.frontier]
+    assert max(chosen.error_y.array) > 0
+    assert [tau + up for tau, up in zip(held.y, held.error_y.array, strict=True)] == pytest.approx(
+        [point.held_out.interval[1] for point in found.frontier]
+    )
+    band, corner = traces["the reference with itself"], list(drawn.data[2].x)
+    assert (max(band.y), min(band.y)) == found.repeat.interval[::-1] and corner[1:] == [1.0, 1.0]
+    # The real runs are the dearest by far, and 1 minute, the budget, has a tick.
+    assert 10 ** drawn.layout.xaxis.range[1] > 100 and "1" in drawn.layout.xaxis.ticktext
     page = render(found)
     assert "default-src 'none'" in page and all(label in page for label in LABELS)
-    assert figure([]).layout.xaxis.type == "log"
+    assert drawn.layout.yaxis.title.text in page
+
+
+@pytest.mark.parametrize(("tau", "low"), [(0.5, 0.0), (-0.6, -0.6)])
+def test_the_figure_shows_tau_from_0_to_1_and_below_where_it_is(found, tau, low):
+    point = found.frontier[0]
+    one = replace(
+        point, close=None, held_out=None, agreement=replace(point.agreement, tau=tau, interval=None)
+    )
+    shown = figure(replace(found, frontier=(one,))).layout.yaxis.range
+    assert low - 0.1 < shown[0] <= low and shown[1] >= 1
+
+
+def test_no_bar_is_negative_where_tau_lies_outside_its_interval(found):
+    point = found.frontier[0]
+    one = replace(point, agreement=replace(point.agreement, tau=0.9, interval=(0.1, 0.5)))
+    bars = next(t for t in figure(replace(found, frontier=(one,))).data if t.name == CHOSEN.name).error_y
+    assert list(bars.array) == [0.0] and list(bars.arrayminus) == pytest.approx([0.8])
+
+
+def test_a_frontier_without_points_has_its_axes(found):
+    layout = figure(replace(found, frontier=())).layout
+    assert layout.xaxis.type == "log" and list(layout.xaxis.ticktext) == ["1"]
 
 
 def test_costs_are_fractions_of_the_full_protocol():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report import write
 from sweeps.results import Failure, ResultsError
+from tests.browser import chromium
 
 from .factory import make_folder, make_frame
 
@@ -163,17 +162,6 @@ def test_the_page_goes_where_it_is_told_or_says_why_not(tmp_path):
             write(folder, bad)
     with pytest.raises(ResultsError):
         write(tmp_path / "no such run")
-
-
-def chromium() -> str:
-    """The browser, or a skip that says how to get one; a failure where checks run unattended."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    message = "no Chromium; on Debian or Ubuntu: apt-get install chromium"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def test_a_browser_draws_every_figure_and_asks_nobody(report, text, tmp_path):
