@@ -87,6 +87,24 @@ def tasks(json: JsonOption = False) -> None:
         say(f"    levels  {one['levels']}")
         for factor, values in one["ladder"].items():
             say(f"    ladder  {factor}: {', '.join(f'{value:g}' for value in values)}")
+    _say_words()
+
+
+def _say_words() -> None:
+    """What else ``tasks:`` of a recipe takes."""
+    from sweeps.protocols import PROTOCOLS
+    from synthetics import TASKS
+    from synthetics.protocol import SUITES, settings
+
+    say("One word in a recipe stands for many settings:")
+    for name in (name for name in SUITES if name not in TASKS):
+        say(f"  {name}  {plural(len(settings(name)), 'setting')}")
+    for name, parts in PROTOCOLS.items():
+        say(f"  {name}  {plural(len(parts), 'setting')}, each with its budget:")
+        for part in parts:
+            say(
+                f"    {part.task}: {part.steps} steps of {part.batch} rows, evaluated every {part.eval_every}"
+            )
 
 
 def sample(

@@ -19,6 +19,7 @@ from blocks.notation import NotationError, suggest
 from blocks.schedule import ScheduleError, names
 from sweeps import space
 from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
+from sweeps.protocols import parts_of
 from sweeps.space import Choices, Path, SpaceError
 from synthetics.base import Task
 from synthetics.protocol import show_task, stretch
@@ -181,13 +182,15 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
 
 def _budget(recipe: Recipe, entry: TaskPart, path: Path) -> Iterator[Problem]:
     """A budget that leaves no room for an evaluation, where the entry itself gives one."""
-    steps, every = entry.steps or recipe.train.steps, entry.eval_every or recipe.train.eval_every
-    if entry.budget and every > steps:
-        whose = "eval_every" if entry.eval_every else "steps"
-        yield (
-            (*path, whose),
-            f"leaves {steps} steps with an evaluation every {every}; at least one evaluation is needed",
-        )
+    for part in parts_of(entry.task):
+        steps = entry.steps or part.steps or recipe.train.steps
+        every = entry.eval_every or part.eval_every or recipe.train.eval_every
+        if entry.budget and every > steps:
+            yield (
+                (*path, "eval_every" if entry.eval_every else "steps"),
+                f"leaves {steps} steps with an evaluation every {every}; at least one evaluation is needed",
+            )
+            return
 
 
 def _can_be_drawn(task: Task) -> None:

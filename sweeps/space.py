@@ -17,6 +17,7 @@ from blocks.base import Block, Shape
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
 from sweeps.form import OPTIMISER, Recipe, Value
 from sweeps.halving import counts
+from sweeps.protocols import PROTOCOLS, parts_of
 from synthetics import TASKS
 from synthetics.base import Task
 from synthetics.protocol import SUITES, parse_task, settings, show_task
@@ -238,10 +239,17 @@ def task_texts(recipe: Recipe) -> list[str]:
 
 def budgets(recipe: Recipe) -> dict[str, dict[str, int]]:
     """Task settings by their canonical text -> what the recipe gives their runs instead of ``train``'s."""
-    return {show_task(task): entry.budget for entry in recipe.entries for task in tasks_of(entry.task)}
+    return {
+        show_task(task): part.budget | entry.budget
+        for entry in recipe.entries
+        for part in parts_of(entry.task)
+        for task in tasks_of(part.task)
+    }
 
 
 def tasks_of(text: str) -> tuple[Task, ...]:
     """The settings one entry of ``tasks`` stands for. Raises TaskError."""
     word = text.strip()
+    if word in PROTOCOLS:
+        return tuple(task for part in PROTOCOLS[word] for task in tasks_of(part.task))
     return settings(word) if word in SUITES and word not in TASKS else (parse_task(word),)
