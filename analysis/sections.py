@@ -156,7 +156,8 @@ def _verdict(ranking: Ranking, row: Row) -> str:
     if row is ranking.best:
         tags.append(("best", "best" if len(ranking.seeds) > 1 else "highest, one seed"))
     elif row.tied is not None:
-        tags.append(("", "cannot be told apart" if row.tied else "worse"))
+        apart = "not shown to be worse" if row.left else "cannot be told apart"
+        tags.append(("", apart if row.tied else "worse"))
     if row.left:
         tags.append(("", f"left after round {row.left.round}"))
     if row.label == ranking.cheapest and row is not ranking.best:

@@ -111,7 +111,8 @@ def _verdict(ranking: Ranking, row: Row) -> str:
     if row is ranking.best:
         words.append("best" if len(ranking.seeds) > 1 else "highest")
     elif row.tied is not None:
-        words.append("cannot be told apart" if row.tied else "worse")
+        apart = "not shown to be worse" if row.left else "cannot be told apart"
+        words.append(apart if row.tied else "worse")
     if row.left:
         words.append(f"left after round {row.left.round}")
     if row.label == ranking.cheapest and len(ranking.rows) > 1:

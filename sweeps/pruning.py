@@ -78,11 +78,11 @@ def losers(finals: pl.DataFrame, score: str, p: float) -> tuple[Loser, ...]:
     means = by_task.group_by("arch", maintain_order=True).agg(pl.col("value").mean())
     sign = -1.0 if score == "steps" else 1.0
     leader, best = max(means.sort("arch").iter_rows(), key=lambda row: sign * row[1])
-    labels = dict(values.select("arch", "label").unique(keep="first", maintain_order=True).iter_rows())
-    of = {
-        str(arch): {(setting, seed): value for setting, seed, value in part.iter_rows()}
-        for (arch,), part in values.select("arch", "setting", "seed", "value").group_by("arch")
-    }
+    labels: dict[str, str] = {}
+    of: dict[str, dict[tuple[str, int], float]] = {}
+    for arch, label, setting, seed, value in values.drop("task").iter_rows():
+        labels.setdefault(arch, label)
+        of.setdefault(arch, {})[setting, seed] = value
     place = {instance: step for step, instance in enumerate(sorted(of[leader]))}
 
     def trial(arch: str, mean: float | None = None) -> FrozenTrial:
