@@ -195,8 +195,6 @@ class _Sweep:
         reason = ""
         with Pool(self.workers, self.setup) as pool:
             for number, seed in enumerate(self.recipe.rounds, start=1):
-                if self.race.over is not None and number > self.race.over:
-                    break
                 self.round = number
                 if reason := self.play(pool, seed):
                     break

@@ -115,6 +115,15 @@ def test_each_pair_is_compared_on_the_seeds_it_shares_and_pays_for_the_looks():
     assert found.row("r=5").tied is False
 
 
+def test_one_that_left_early_may_stand_before_one_that_has_more_seeds():
+    close = {"r=3": 0.6, "r=4": 0.4, "r=5": 0.5}
+    frame = make_frame(seeds=range(8), curve=level(close))
+    frame = frame.filter((pl.col("label") != "r=5") | (pl.col("seed") < 4))
+    found = ranking(frame)
+    assert [row.label for row in found.rows] == ["r=3", "r=5", "r=4"]
+    assert [row.tied for row in found.rows] == [None, False, False]
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_without_pruning_nothing_is_another(score):
     found = ranking(FULL, score, ())
@@ -180,6 +189,7 @@ def test_the_sentence_says_who_left_when_and_what_that_stands_on():
     assert "their comparisons stand on 6 and 4 seeds" in text
     assert "left the race" not in sentence(ranking(FULL, pruned=()))
     steps = make_frame(seeds=range(8), curve=lambda label, *_: flat(0.4 if label == "r=5" else 0.6))
+    assert "missed by r=5 in 32 of 32 runs" in sentence(ranking(steps, "steps", ()))
     text = sentence(ranking(steps.filter((pl.col("label") != "r=5") | (pl.col("seed") < 4)), "steps"))
     assert "the threshold was missed by r=5 in 16 of 16 runs" in text
 
@@ -187,14 +197,16 @@ def test_the_sentence_says_who_left_when_and_what_that_stands_on():
 def test_terminal_and_page_say_it_too(tmp_path):
     folder = make_folder(tmp_path / "run", SHORT)
     plain = render(read(folder), asked(read(folder), folder))
-    assert "left the race" not in plain
+    assert plain.count("left the race") == 0
     write_pruned(folder, GONE)
     assert read(folder).pruned == GONE
     text = page(ranking_of(folder))
     assert "worse, left after round 4" in text and "8 seeds, 80 runs" in text
     html = write(folder).read_text(encoding="utf-8")
-    for words in ("left after round 4", "<dt>left the race</dt>", "its gap is somewhat too large"):
-        assert words in html
+    wanted = ("left after round 4", "<dt>left the race</dt>", "its gap is somewhat too large")
+    assert [
+        words for words in wanted if words not in html
+    ] == []  # the page is long, keep it out of a failure
     write_pruned(folder, ())
     assert read(folder).pruned == () and not (folder / "pruned.json").exists()
 
