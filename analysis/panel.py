@@ -284,11 +284,11 @@ def _seeds(part: pl.DataFrame, labels: Sequence[str], trainings: Sequence[Traini
     """Seeds at which a setting has every schedule with every training that its round was given."""
     have: dict[tuple[str, int], set[Training]] = {}
     asked: dict[tuple[str, int], int] = {}
-    for label, lr, decay, batch, seed, many in part.select(
-        "label", *_TRAINING, "seed", "trainings"
-    ).iter_rows():
-        have.setdefault((label, seed), set()).add((lr, decay, batch))
-        asked[label, seed] = len(trainings) if many is None else min(many, len(trainings))
+    columns = part.select("label", *_TRAINING, "seed", "trainings")
+    for label, lr, decay, batch, seed, many in columns.iter_rows():
+        at = label, seed
+        have.setdefault(at, set()).add((lr, decay, batch))
+        asked[at] = min(asked.get(at, len(trainings)), many or len(trainings))
     known = set(trainings)
     whole = {
         (label, seed) for (label, seed), found in have.items() if len(found & known) >= asked[label, seed]

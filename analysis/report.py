@@ -82,7 +82,7 @@ def asked(results: Results, folder: Path) -> Asked:
 def render(results: Results, about: Asked) -> str:
     """The whole page as text."""
     frame = results.frame
-    ranked = board(frame, about.score) if frame["final"].any() else None
+    ranked = board(frame, about.score, results.pruned) if frame["final"].any() else None
     ranking = rank(ranked, about.margin) if ranked else None
     parts = [
         sections.head(about.name, about.question, ranking, int(frame["final"].sum())),

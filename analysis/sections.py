@@ -156,7 +156,10 @@ def _verdict(ranking: Ranking, row: Row) -> str:
     if row is ranking.best:
         tags.append(("best", "best" if len(ranking.seeds) > 1 else "highest, one seed"))
     elif row.tied is not None:
-        tags.append(("", "cannot be told apart" if row.tied else "worse"))
+        apart = "not shown to be worse" if row.left else "cannot be told apart"
+        tags.append(("", apart if row.tied else "worse"))
+    if row.left:
+        tags.append(("", f"left after round {row.left.round}"))
     if row.label == ranking.cheapest and row is not ranking.best:
         tags.append(("cheap", f"cheapest within {margin_text(ranking)}"))
     if row.failed:
@@ -302,7 +305,8 @@ def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure
 
 
 def reading(ranking: Ranking | None) -> str:
-    listed = "".join(f"<dt>{e(term)}</dt><dd>{e(text)}</dd>" for term, text in _TERMS.items())
+    terms = _TERMS | _pruning_terms(ranking)
+    listed = "".join(f"<dt>{e(term)}</dt><dd>{e(text)}</dd>" for term, text in terms.items())
     known = ""
     if ranking:
         rows = [
@@ -324,6 +328,20 @@ def reading(ranking: Ranking | None) -> str:
         ]
         known = f"<h3>Known before training</h3>{table(rows, 'cards')}"
     return f"<section><h2>How to read this</h2><dl>{listed}</dl>{known}</section>"
+
+
+def _pruning_terms(ranking: Ranking | None) -> dict[str, str]:
+    """The rule by which schedules left the race, if any did, and what it does to their figures."""
+    left = [row.left for row in ranking.pruned if row.left] if ranking else []
+    if not left:
+        return {}
+    return {
+        "left the race": "After every complete round a schedule that lost to the leader by Wilcoxon's "
+        f"signed-rank test at p {left[0].p:g}, over task settings and seeds, was trained no further. It is "
+        "compared on the seeds that it has. Since it left because it looked bad, its gap is somewhat too "
+        "large; it is called worse only if its p, times the rounds after which it could have left, is still "
+        "significant after the correction for all pairs. It is not asked whether it is within the margin."
+    }
 
 
 def machine(results: Results) -> str:

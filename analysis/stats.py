@@ -15,6 +15,12 @@ p-values of ALL pairs are therefore corrected together (Holm 1979, Scand. J. Sta
 are equal, the chance that any is said to be worse stays within 5 %. Correcting only the comparisons with the
 best would let it grow past that.
 
+A candidate that left the race early (pruned) is compared on the seeds that it shares with the other. It left
+because it looked bad after some round, so its p against anyone is taken times the rounds after which it could
+have left (Bonferroni over looks, the seeds shared less one): else two equal candidates would be told apart
+too often. Its gap is not corrected, and is somewhat too large. It is never the best, nor the cheapest within
+the margin.
+
 Steps to a threshold are read off a grid of evaluations. Their variance is taken as no less than that of the
 rounding, spacing^2 / 12 a run (Sheppard's term), or seeds that share a grid point would look certain.
 
@@ -38,6 +44,7 @@ import polars as pl
 from scipy.stats import t as student
 
 from analysis.tables import Board, Score, natural
+from sweeps.results import Pruned
 
 __all__ = [
     "Estimate",
@@ -56,6 +63,9 @@ NEAR = 0.03
 """A task is at an end (ceiling or chance) when every candidate stands within this share of it."""
 
 Interval = tuple[float, float]
+Samples = Mapping[str, Mapping[int, float]]
+"""task -> seed -> value of one candidate."""
+
 Verdict = Literal["open", "ceiling", "chance"]
 
 
@@ -97,7 +107,8 @@ class Row:
     p is corrected for all pairs; bound is the one-sided 95 % upper bound of the gap. tied: cannot be told
     apart from the best. within: shown to be within the margin. gap_interval, p, bound and tied are None for
     the best; all of these and interval, bootstrap and within are None at one seed. tasks maps a task to its
-    own estimate. failed counts diverged runs (taken as chance), censored those that missed the threshold.
+    own estimate. failed counts diverged runs (taken as chance), censored those that missed the threshold, of
+    ``runs``. left: how it left the race, None for those in it; such a one is not asked to be within.
     """
 
     label: str
@@ -121,6 +132,9 @@ class Row:
     n_full: int
     failed: int
     censored: int
+    runs: int
+    seeds: int
+    left: Pruned | None
 
 
 @dataclass(frozen=True)
@@ -138,11 +152,12 @@ class TaskNote:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer of a sweep, best first.
+    """The answer of a sweep, best first; of those that left the race none stands before the best in it.
 
     margin: in units of the score. cheapest: label of the cheapest candidate shown to be within ``margin``
     of the best (by state, then FLOPs, then parameters), the best itself when no cheaper one is, None at one
-    seed. runs: how many runs it stands on. threshold: the accuracy that a steps score waits for.
+    seed. runs: how many runs it stands on. seeds: of those in the race. threshold: the accuracy that a steps
+    score waits for.
     """
 
     score: Score
@@ -164,6 +179,11 @@ class Ranking:
     def tied(self) -> tuple[str, ...]:
         """Labels that cannot be told apart from the best, without the best."""
         return tuple(row.label for row in self.rows[1:] if row.tied)
+
+    @property
+    def pruned(self) -> tuple[Row, ...]:
+        """Those that left the race."""
+        return tuple(row for row in self.rows if row.left)
 
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
@@ -223,14 +243,15 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
     if ranked.lower_is_better:
         margin *= float(np.mean(ranked.tasks["budget"].to_numpy()))
     samples = _samples(ranked)
-    whole = {arch: estimate(list(by_task.values()), _rounding(ranked)) for arch, by_task in samples.items()}
+    whole = {arch: estimate(_arrays(by_task), _rounding(ranked)) for arch, by_task in samples.items()}
     facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
     sign = -1.0 if ranked.lower_is_better else 1.0
 
     def place(arch: str) -> tuple[object, ...]:
         return -sign * whole[arch].mean, _cost(facts[arch]), natural(facts[arch]["label"])
 
-    order = sorted(samples, key=place)
+    first = min((arch for arch in samples if arch not in ranked.pruned), key=place)
+    order = sorted(samples, key=lambda arch: (place(arch) < place(first), place(arch)))
     gaps = {arch: _gap(ranked, samples[order[0]], samples[arch], sign) for arch in order[1:]}
     p_values = _corrected(ranked, samples, order)
     rows = tuple(
@@ -252,13 +273,24 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
     )
 
 
-def _samples(ranked: Board) -> dict[str, dict[str, np.ndarray]]:
-    """arch -> task -> values in order of the seeds, so that two candidates' arrays are paired."""
-    samples: dict[str, dict[str, np.ndarray]] = {}
-    in_order = ranked.cells.sort("arch", "task", "seed")
-    for (arch, task), part in in_order.group_by("arch", "task", maintain_order=True):
-        samples.setdefault(str(arch), {})[str(task)] = part["value"].to_numpy()
-    return samples
+def _samples(ranked: Board) -> dict[str, Samples]:
+    """The values of each arch, in order of the seeds."""
+    samples: dict[str, dict[str, dict[int, float]]] = {}
+    for arch, task, seed, value in (
+        ranked.cells.sort("arch", "task", "seed").select("arch", "task", "seed", "value").iter_rows()
+    ):
+        samples.setdefault(arch, {}).setdefault(task, {})[seed] = value
+    return dict(samples)
+
+
+def _arrays(by_task: Samples) -> list[np.ndarray]:
+    return [np.array(list(values.values())) for values in by_task.values()]
+
+
+def _shared(one: Samples, other: Samples) -> list[int]:
+    """Seeds that two candidates have in common; every task of a candidate has the same."""
+    task = next(iter(one))
+    return [seed for seed in one[task] if seed in other[task]]
 
 
 def _cost(row: Mapping[str, int]) -> tuple[int, int, int]:
@@ -270,19 +302,21 @@ def _rounding(ranked: Board) -> float:
     return ranked.grid**2 / 12
 
 
-def _gap(
-    ranked: Board, best: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], sign: float
-) -> Estimate:
-    return estimate([sign * (best[task] - other[task]) for task in best], 2 * _rounding(ranked))
+def _gap(ranked: Board, best: Samples, other: Samples, sign: float) -> Estimate:
+    """best - other, paired by task and seed."""
+    seeds = _shared(best, other)
+    apart = [np.array([sign * (best[task][s] - other[task][s]) for s in seeds]) for task in best]
+    return estimate(apart, 2 * _rounding(ranked))
 
 
-def _corrected(
-    ranked: Board, samples: Mapping[str, Mapping[str, np.ndarray]], order: Sequence[str]
-) -> dict[str, float]:
+def _corrected(ranked: Board, samples: Mapping[str, Samples], order: Sequence[str]) -> dict[str, float]:
     """Holm-corrected p of each candidate against the first of ``order``, in the family of all pairs."""
     pairs = list(itertools.combinations(order, 2))
     p_values = [_gap(ranked, samples[a], samples[b], 1.0).p_value() for a, b in pairs]
-    known = [p for p in p_values if p is not None]
+    looks = [
+        len(_shared(samples[a], samples[b])) - 1 if {a, b} & ranked.pruned.keys() else 1 for a, b in pairs
+    ]
+    known = [min(1.0, p * many) for p, many in zip(p_values, looks, strict=True) if p is not None]
     if len(known) < len(p_values):
         return {}
     return {b: p for (a, b), p in zip(pairs, holm(known), strict=True) if a == order[0]}
@@ -290,7 +324,7 @@ def _corrected(
 
 def _row(
     ranked: Board,
-    by_task: Mapping[str, np.ndarray],
+    by_task: Samples,
     gap: Estimate | None,
     p: float | None,
     margin: float,
@@ -298,24 +332,32 @@ def _row(
 ) -> Row:
     arch = str(facts["arch"])
     mine = ranked.runs.filter(pl.col("arch") == arch)
-    whole = estimate(list(by_task.values()), _rounding(ranked))
+    values, left = _arrays(by_task), ranked.pruned.get(arch)
+    whole = estimate(values, _rounding(ranked))
     bound = gap.upper() if gap else None
     within = True if gap is None and len(ranked.seeds) > 1 else None
+    if bound is not None and left is None:
+        within = bound <= margin
+    # On the seeds that it shares with the best, one that left may be ahead of it; that is not worse.
+    ahead = left is not None and gap is not None and gap.mean <= 0
     return Row(
         label=str(facts["label"]),
         arch=arch,
         score=whole.mean,
         interval=whole.interval(),
-        bootstrap=bootstrap(list(by_task.values())),
+        bootstrap=bootstrap(values),
         gap=gap.mean if gap else 0.0,
         gap_interval=gap.interval() if gap else None,
         p=p,
         bound=bound,
-        tied=None if p is None else p > 1 - LEVEL,
-        within=within if bound is None else bound <= margin,
-        tasks={task: estimate([values], _rounding(ranked)) for task, values in by_task.items()},
+        tied=None if p is None else p > 1 - LEVEL or ahead,
+        within=within,
+        tasks={task: estimate([one], _rounding(ranked)) for task, one in zip(by_task, values, strict=True)},
         failed=int(mine["failed"].sum()),
         censored=int(mine["censored"].sum()),
+        runs=mine.height,
+        seeds=len(values[0]),
+        left=left,
         **{
             name: int(facts[name])
             for name in ("state", "flops", "params", "depth", "n_linear", "n_window", "n_full")

@@ -8,12 +8,14 @@ Everything here is a pure function of polars frames; the columns read are those 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
+
+from sweeps.results import Pruned
 
 __all__ = [
     "SCORES",
@@ -54,6 +56,7 @@ class Board:
     tasks: task, settings, chance, ceiling, window_share, budget, threshold (means over a task's settings);
     chosen: arch, task and the training picked on validation; runs: the final rows behind ``cells``;
     seeds: rounds that count; left_out: seeds begun but not complete; waiting: labels with no complete round;
+    pruned: by arch, who left the race, and so has fewer rounds of its own than ``seeds``;
     grid: steps between two evaluations, the grain of a steps score (0 for the other scores).
     """
 
@@ -66,6 +69,7 @@ class Board:
     seeds: tuple[int, ...]
     left_out: tuple[int, ...]
     waiting: tuple[str, ...]
+    pruned: Mapping[str, Pruned]
     grid: float
 
     @property
@@ -95,12 +99,13 @@ def one_number(labels: Sequence[str]) -> bool:
     return len(labels) > 1 and len(shapes) == 1 and "#" in next(iter(shapes))
 
 
-def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
+def board(frame: pl.DataFrame, score: Score = "accuracy", pruned: Sequence[Pruned] = ()) -> Board:
     """Reduce all rows of a sweep to what is ranked.
 
     Only complete rounds count. The training of a (candidate, task) is the one with the best validation score,
     mean over settings and seeds, of those that every round ran; the test columns have no say. A diverged run
-    counts as chance.
+    counts as chance. pruned: who left the race; these count with their own complete rounds, all others with
+    those complete for all others.
 
     Raises TableError when the score is unknown or no row is the end of a run.
     """
@@ -111,8 +116,8 @@ def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
         raise TableError("There is no finished run to rank; let the sweep finish at least one round.")
     candidates = _candidates(ends, frame)
     ends = ends.drop("label").join(candidates.select("arch", "label"), on="arch", how="left")
-    complete, seeds, waiting = _rounds(ends)
-    kept = ends.filter(pl.col("seed").is_in(seeds) & pl.col("arch").is_in(complete))
+    left = {one.arch: one for one in pruned}
+    kept, seeds, waiting = _kept(ends, left)
     chosen = _choose(kept)
     runs = kept.join(chosen, on=["arch", "task", *CHOICE], how="semi", nulls_equal=True)
     cells = runs.group_by("arch", "label", "task", "seed").agg(
@@ -129,6 +134,7 @@ def board(frame: pl.DataFrame, score: Score = "accuracy") -> Board:
         seeds=tuple(seeds),
         left_out=tuple(sorted(set(ends["seed"].to_list()) - set(seeds))),
         waiting=tuple(sorted((names[arch] for arch in waiting), key=natural)),
+        pruned={arch: one for arch, one in left.items() if arch in names and arch not in waiting},
         grid=_grid(frame) if score == "steps" else 0.0,
     )
 
@@ -179,6 +185,26 @@ def _candidates(ends: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     return named.join(rest, on="arch", how="left", maintain_order="left")
 
 
+def _kept(ends: pl.DataFrame, left: Mapping[str, Pruned]) -> tuple[pl.DataFrame, list[int], list[str]]:
+    """The final rows that count, the seeds of those in the race, and the candidates still waiting.
+
+    Who left the race has its own complete rounds; without two of them in common with those in the race there
+    is nothing to compare it by, and it waits.
+    """
+    race = ends.filter(~pl.col("arch").is_in(list(left)))
+    complete, seeds, waiting = _rounds(race)
+    parts = [race.filter(pl.col("seed").is_in(seeds) & pl.col("arch").is_in(complete))]
+    for arch in sorted(set(ends["arch"].to_list()) & set(left)):
+        mine = ends.filter(pl.col("arch") == arch)
+        _, own, _ = _rounds(mine)
+        whole = mine["setting"].n_unique() == race["setting"].n_unique()
+        if whole and len(set(own) & set(seeds)) > 1:
+            parts.append(mine.filter(pl.col("seed").is_in(own)))
+        else:
+            waiting.append(arch)
+    return pl.concat(parts), seeds, waiting
+
+
 def _rounds(ends: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
     """Candidates with a complete seed, the seeds complete for all of those, and the candidates still waiting.
 
@@ -188,7 +214,7 @@ def _rounds(ends: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
     settings = ends.select("setting").n_unique()
     given = ends.group_by("arch", "task").agg(pl.struct(*CHOICE).n_unique().alias("given"))
     cells = ends.group_by("arch", "task", "setting", "seed").agg(
-        pl.struct(*CHOICE).n_unique().alias("have"), pl.col("trainings").max()
+        pl.struct(*CHOICE).n_unique().alias("have"), pl.col("trainings").min()
     )
     whole = cells.join(given, on=["arch", "task"]).with_columns(
         (pl.col("have") >= pl.coalesce("trainings", "given")).alias("whole")

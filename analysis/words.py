@@ -136,7 +136,8 @@ def _compared(ranking: Ranking) -> str:
 
 def _told_apart(ranking: Ranking) -> str:
     tied, others = ranking.tied, ranking.rows[1:]
-    at = f"at {_seeds(ranking)}"
+    fewer = any(row.seeds < len(ranking.seeds) for row in ranking.pruned)
+    at = f"at {'up to ' if fewer else ''}{_seeds(ranking)}"
     if len(tied) == len(others) and len(others) > 1:
         return f", but none of the {len(ranking.rows)} schedules can be told apart {at}"
     if tied:
@@ -164,7 +165,9 @@ def _cheapest(ranking: Ranking) -> str:
     if all((row.state, row.flops, row.params) >= cost for row in ranking.rows):
         return "it is also the cheapest"
     if ranking.cheapest in (None, best.label):
-        return f"no cheaper one is shown to be within {margin_text(ranking)} of it"
+        gone = any((row.state, row.flops, row.params) < cost for row in ranking.pruned)
+        which = "no cheaper one that is still in the race" if gone else "no cheaper one"
+        return f"{which} is shown to be within {margin_text(ranking)} of it"
     row = ranking.row(str(ranking.cheapest))
     return (
         f"the cheapest that is not worse than the best by more than {margin_text(ranking)} is {row.label}, "
@@ -177,14 +180,16 @@ def _notes(ranking: Ranking) -> list[str]:
     stuck = [task for task in ranking.tasks if task.verdict != "open"]
     if stuck and len(stuck) < len(ranking.tasks):
         found.append(f"{_stands(stuck, ranking)}, which separates nothing")
-    runs = ranking.runs // len(ranking.rows)
     rows = sorted(ranking.rows, key=lambda row: natural(row.label))
-    if lost := [f"{row.label} diverged in {row.failed} of its {runs} runs" for row in rows if row.failed]:
+    if lost := [f"{row.label} diverged in {row.failed} of its {row.runs} runs" for row in rows if row.failed]:
         found.append(f"{_listed(lost)}, counted as {'the budget' if ranking.score == 'steps' else 'chance'}")
-    if missed := [f"{row.label} in {row.censored}" for row in rows if row.censored]:
-        found.append(
-            f"the threshold was missed by {_listed(missed)} of {runs} runs, which count their budget"
-        )
+    if missed := [row for row in rows if row.censored]:
+        alike = len({row.runs for row in rows}) == 1
+        each = [f"{row.label} in {row.censored}{'' if alike else f' of {row.runs}'}" for row in missed]
+        of = f" of {rows[0].runs}" if alike else ""
+        found.append(f"the threshold was missed by {_listed(each)}{of} runs, which count their budget")
+    if ranking.pruned:
+        found.append(_left(ranking.pruned))
     if ranking.left_out:
         many = len(ranking.left_out)
         found.append(f"{many} round{'s are' if many > 1 else ' is'} not complete and left out")
@@ -192,3 +197,14 @@ def _notes(ranking: Ranking) -> list[str]:
         has = "have" if len(ranking.waiting) > 1 else "has"
         found.append(f"{_listed(ranking.waiting)} {has} no complete round")
     return found
+
+
+def _left(rows: Sequence[Row]) -> str:
+    """Who left the race, when, by which test, and what its comparison stands on."""
+    rows = sorted(rows, key=lambda row: natural(row.label))
+    told = [(row.label, row.left.round, row.left.rounds, row.left.p) for row in rows if row.left]
+    names = _listed([f"{label} after {after}" for label, after, _, _ in told])
+    stands = "its comparison stands" if len(rows) == 1 else "their comparisons stand"
+    seeds = _listed([str(row.seeds) for row in rows])
+    rule = f"by Wilcoxon's test at p {told[0][3]:g}"
+    return f"{names} of {told[0][2]} rounds left the race, {rule}; {stands} on {seeds} seeds"

@@ -28,7 +28,7 @@ def ranking_of(folder: Path) -> Ranking | None:
     if not results.frame["final"].any():
         return None
     about = asked(results, folder)
-    return rank(board(results.frame, about.score), about.margin)
+    return rank(board(results.frame, about.score, results.pruned), about.margin)
 
 
 def page(ranking: Ranking | None) -> str:
@@ -111,7 +111,10 @@ def _verdict(ranking: Ranking, row: Row) -> str:
     if row is ranking.best:
         words.append("best" if len(ranking.seeds) > 1 else "highest")
     elif row.tied is not None:
-        words.append("cannot be told apart" if row.tied else "worse")
+        apart = "not shown to be worse" if row.left else "cannot be told apart"
+        words.append(apart if row.tied else "worse")
+    if row.left:
+        words.append(f"left after round {row.left.round}")
     if row.label == ranking.cheapest and len(ranking.rows) > 1:
         words.append(f"cheapest within {margin_text(ranking)}")
     if row.failed:

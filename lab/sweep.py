@@ -80,7 +80,7 @@ class _Teller:
 
     def tell(self, event: Event) -> None:
         """Take one event of ``sweeps.study.sweep``."""
-        from sweeps.study import RoundDone, RunDone, RunFailed, Started
+        from sweeps.study import Pruned, RoundDone, RunDone, RunFailed, Started
 
         match event:
             case Started():
@@ -104,6 +104,12 @@ class _Teller:
                 failure = event.failure
                 self.progress.line(
                     f"failed: {failure.label} on {failure.setting}, seed {failure.seed}: {failure.reason}"
+                )
+            case Pruned():
+                where = f"{event.behind} of {event.comparisons} comparisons"
+                self.progress.line(
+                    f"{event.label} leaves after round {event.round}: behind {event.leader} in {where} "
+                    f"(Wilcoxon, p below {event.p:g})"
                 )
             case RoundDone():
                 last = event.eta is None or event.number == event.rounds
@@ -146,7 +152,11 @@ def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
     if outcome.failures:
         failed = plural(len(outcome.failures), "run")
         say(f"{failed} failed; the report lists why, the same command tries again.")
-    ended = "complete" if outcome.stopped == "complete" else f"ended by --time ({outcome.reason})"
+    ended = {
+        "complete": "complete",
+        "decided": f"complete ({outcome.reason})",
+        "time": f"ended by --time ({outcome.reason})",
+    }[outcome.stopped]
     trained = f"{plural(outcome.trained, 'run')} trained, {outcome.stored:,} found finished"
     say(f"{ended}: {trained}, {duration(outcome.seconds)}")
     say(f"report: {page}")

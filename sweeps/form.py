@@ -148,6 +148,7 @@ class Recipe(_Part):
     trials: Trials = "all"
     score: Literal["accuracy", "auc", "steps"] = "accuracy"
     margin: Share = 0.02
+    pruning: Annotated[float, Field(gt=0, le=0.5)] | None = None
 
     _text: str = PrivateAttr("")
 

@@ -214,6 +214,8 @@ def _sentence(error: Any, path: Sequence[Any]) -> str:
         hint = f"{hint}?" if "did you mean" in hint else ""
     if path == ("trials",):
         return f"is {shown}; it must be all, or a whole number of at least 1"
+    if path == ("pruning",):
+        return f"is {shown}; it must be a p-value above 0 and at most 0.5, or null for none"
     return f"is {shown}; it must be {_MUST[kind].format(**context)}{hint}"
 
 

@@ -6,6 +6,7 @@
                 trials/<run>.parquet
                 earlier/<run>.parquet   finished runs that the present recipe or code no longer asks for
                 failures.jsonl   runs that raised or whose process died
+                pruned.json      candidates that left the race, if any did; worked out anew by every sweep
 
 ``trials/`` holds runs of the present recipe under the present code and nothing else. Files are written under
 a temporary name, synced and renamed, so a reader never meets half a file and writers never meet each other.
@@ -29,12 +30,14 @@ __all__ = [
     "SCHEMA",
     "SCHEMA_VERSION",
     "Failure",
+    "Pruned",
     "Results",
     "ResultsError",
     "check_folder",
     "check_place",
     "failures",
     "open_folder",
+    "pruned",
     "read",
     "read_run",
     "record_failure",
@@ -42,6 +45,7 @@ __all__ = [
     "tidy",
     "up_to_date",
     "write_bytes",
+    "write_pruned",
     "write_run",
     "write_text",
 ]
@@ -142,6 +146,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """A candidate (``arch``) that takes part in no round after ``round`` (from 1) of ``rounds`` asked for.
+
+    It was worse than ``leader`` (a label) in ``behind`` of ``comparisons`` (task setting, seed) instances,
+    which Wilcoxon's signed-rank test puts below ``p``.
+    """
+
+    arch: str
+    label: str
+    round: int
+    rounds: int
+    leader: str
+    behind: int
+    comparisons: int
+    p: float
+
+
+@dataclass(frozen=True)
 class Results:
     """All stored runs of a folder: ``frame`` has the columns of SCHEMA, in a fixed order of rows."""
 
@@ -149,6 +171,7 @@ class Results:
     recipe_text: str
     env: dict[str, Any]
     failures: tuple[Failure, ...] = ()
+    pruned: tuple[Pruned, ...] = ()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -325,6 +348,26 @@ def failures(folder: Path) -> tuple[Failure, ...]:
     return tuple(failure for run, failure in last.items() if run not in done)
 
 
+def write_pruned(folder: Path, left: Sequence[Pruned]) -> None:
+    """Say who has left the race; there is no file where nobody has. Atomic."""
+    path = folder / "pruned.json"
+    if not left:
+        path.unlink(missing_ok=True)
+        return
+    write_text(path, json.dumps([vars(one) for one in left], indent=1) + "\n")
+
+
+def pruned(folder: Path) -> tuple[Pruned, ...]:
+    """Who has left the race, in the order of leaving. Raises ResultsError if the file is none of ours."""
+    path = folder / "pruned.json"
+    try:
+        return tuple(Pruned(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, TypeError) as exc:
+        raise ResultsError(f"{path}: this cannot be read ({exc}); run the sweep again to renew it") from exc
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
@@ -346,4 +389,4 @@ def read(folder: Path) -> Results:
     frame = pl.concat([SCHEMA.to_frame(), *frames]).sort(_ORDER)
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.exists() else ""
-    return Results(frame, text, env, failures(folder))
+    return Results(frame, text, env, failures(folder), pruned(folder))

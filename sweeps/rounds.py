@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import polars as pl
+
 from sweeps import space
 from sweeps.clock import Clock
 from sweeps.form import Recipe
 from sweeps.halving import Setting, floor, survivors
 from sweeps.pool import Job
+from sweeps.pruning import Race
 from sweeps.roster import Roster
 from sweeps.run import Run, runs_of
 from sweeps.store import Store
@@ -20,8 +23,11 @@ __all__ = ["Rounds"]
 class Rounds:
     """The jobs of every round by the key of their run. With halving they hang on what is stored so far."""
 
-    def __init__(self, recipe: Recipe, roster: Roster, store: Store, clock: Clock, code: str) -> None:
-        self.recipe, self.roster, self.store, self.clock, self.code = recipe, roster, store, clock, code
+    def __init__(
+        self, recipe: Recipe, roster: Roster, race: Race, store: Store, clock: Clock, code: str
+    ) -> None:
+        self.recipe, self.roster, self.race = recipe, roster, race
+        self.store, self.clock, self.code = store, clock, code
         self.tasks = space.task_texts(recipe)
         self.families: dict[str, list[str]] = defaultdict(list)
         for task in self.tasks:
@@ -34,11 +40,14 @@ class Rounds:
     @property
     def total(self) -> int:
         """Runs of the whole sweep."""
-        return self.roster.wanted * len(self.tasks) * sum(self._counts)
+        candidates = self.roster.candidates.values()
+        settings = (self.roster.wanted - len(candidates)) * sum(self._counts)
+        settings += sum(sum(self._counts[: self.race.rounds_of(one.arch)]) for one in candidates)
+        return settings * len(self.tasks)
 
     def share_after(self, number: int) -> float:
-        """What follows round ``number`` (from 1), in units of the first round."""
-        return sum(self._counts[number:]) / self._counts[0]
+        """What follows round ``number`` (from 1), in units of that round."""
+        return sum(self._counts[number:]) / self._counts[number - 1]
 
     def every_of(self, number: int, seed: int) -> dict[str, Job]:
         """All that a round could ask of one candidate: every optimiser setting."""
@@ -123,11 +132,16 @@ class Rounds:
         return found
 
     def jobs(self, seed: int) -> dict[str, Job]:
-        """A round: task by task as the recipe lists them, the longest runs first.
+        """A round, of those in the race: task by task as the recipe lists them, the longest runs first.
 
         So that a sweep that is ended within a round has whole tasks, and workers end a round together.
         """
-        jobs = {key: job for number in self.roster.candidates for key, job in self.of(number, seed).items()}
+        jobs = {
+            key: job
+            for number, candidate in self.roster.candidates.items()
+            if self.race.takes_part(candidate.arch, seed)
+            for key, job in self.of(number, seed).items()
+        }
         order = {task: i for i, task in enumerate(self.tasks)}
 
         def place(item: tuple[str, Job]) -> tuple[int, float]:
@@ -150,8 +164,13 @@ class Rounds:
                 return jobs
 
     def is_complete(self, seed: int) -> bool:
-        """Whether every run of a round is stored."""
-        return self.roster.full and self.jobs(seed).keys() <= self.store.keys
+        """Whether a round has runs and every one of them is stored."""
+        jobs = self.jobs(seed)
+        return self.roster.full and bool(jobs) and jobs.keys() <= self.store.keys
+
+    def finals(self, seed: int) -> pl.DataFrame:
+        """The final rows of a round that is complete."""
+        return self.store.final_rows(self.jobs(seed))
 
 
 def _family(task: str) -> str:

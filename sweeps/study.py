@@ -6,38 +6,39 @@ other, so the answer is a fair one at the end of each, and more seeds only sharp
 
 from __future__ import annotations
 
-import datetime
-import fcntl
-import importlib.metadata
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from blocks.kernels import native
 from sweeps import results
+from sweeps.begin import SweepError, build_kernels, environment, locked, timestamp
 from sweeps.clock import Clock
 from sweeps.form import Recipe
 from sweeps.pool import Job, Pool, Reply, Setup, load_table
-from sweeps.results import Failure
+from sweeps.pruning import Race
+from sweeps.results import Failure, Pruned
 from sweeps.roster import Roster
 from sweeps.rounds import Rounds
-from sweeps.run import chosen_kernel, code_hash, versions
+from sweeps.run import code_hash
 from sweeps.store import Store
 from sweeps.trials import mean_score
 
-__all__ = ["Event", "Outcome", "RoundDone", "RunDone", "RunFailed", "Started", "SweepError", "sweep"]
-
-
-class SweepError(ValueError):
-    """A sweep cannot start or go on; the folder keeps what is finished."""
+__all__ = [
+    "Event",
+    "Outcome",
+    "Pruned",
+    "RoundDone",
+    "RunDone",
+    "RunFailed",
+    "Started",
+    "SweepError",
+    "sweep",
+]
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,16 @@ class RoundDone:
     eta: float | None
 
 
-Event = Started | RunDone | RunFailed | RoundDone
+Event = Started | RunDone | RunFailed | Pruned | RoundDone
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a sweep did. ``rounds`` of ``rounds_asked`` are complete in the folder.
 
-    trained: runs of this call. stored: runs found finished. stopped: ``complete``, or ``time`` where the
-    limit ended it; reason says so in a sentence. seconds: of this call.
+    trained: runs of this call. stored: runs found finished. stopped: ``complete``; ``time`` where the limit
+    ended it; ``decided`` where pruning left one candidate alone; reason says so in a sentence. seconds: of
+    this call.
     """
 
     folder: Path
@@ -105,7 +107,7 @@ class Outcome:
     stored: int
     failures: tuple[Failure, ...]
     seconds: float
-    stopped: Literal["complete", "time"]
+    stopped: Literal["complete", "time", "decided"]
     reason: str
 
 
@@ -134,10 +136,10 @@ def sweep(
     try:
         results.check_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             code = code_hash(blocks_file)
-            results.open_folder(folder, _env(recipe, code), recipe.text)
-            _build_kernels(recipe)
+            results.open_folder(folder, environment(recipe, code), recipe.text)
+            build_kernels(recipe)
             try:
                 return _Sweep(recipe, Setup(folder, code, blocks_file), workers, time_limit, on_event).go()
             finally:
@@ -145,42 +147,6 @@ def sweep(
     except OSError as exc:
         what = exc.strerror or str(exc)
         raise SweepError(f"{folder}: cannot be written ({what}); what is finished is kept") from exc
-
-
-def _build_kernels(recipe: Recipe) -> None:
-    """Compile the C kernels, if runs take them, before workers would do so at once and fail one by one."""
-    if chosen_kernel(recipe.train.kernel) == "c":
-        try:
-            native.library(torch.float32)
-        except native.KernelError as exc:
-            raise SweepError(f"{exc}; or set train.kernel=torch") from exc
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second sweep; the lock goes with the process, however it ends."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SweepError(f"{folder}: another sweep is at work here; wait for it or stop it") from None
-        yield
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _env(recipe: Recipe, code: str) -> dict[str, object]:
-    packages = {name: importlib.metadata.version(name) for name in ("numpy", "optuna", "polars")}
-    return {
-        "name": recipe.name,
-        "created": _now(),
-        "continued": _now(),
-        "code": code,
-        **versions(),
-        **packages,
-    }
 
 
 class _Sweep:
@@ -201,7 +167,8 @@ class _Sweep:
         self.clock = Clock(table)
         self.roster = Roster(setup.folder, recipe, table)
         self.store = Store(setup.folder)
-        self.rounds = Rounds(recipe, self.roster, self.store, self.clock, setup.code)
+        self.race = Race(recipe)
+        self.rounds = Rounds(recipe, self.roster, self.race, self.store, self.clock, setup.code)
         self.lacking: dict[int, set[str]] = {}  # by trial: runs its first round still lacks
         self.queue: deque[Job] = deque()
         self.failures: list[Failure] = []
@@ -211,15 +178,19 @@ class _Sweep:
         self.eta_at, self.eta_cost = -math.inf, 0.0
 
     def go(self) -> Outcome:
-        """Round after round, until all are done or the next does not fit."""
+        """Round after round, until all are done, one candidate is left or the next round does not fit."""
         every: dict[str, Job] = {}
         for seed in self.recipe.rounds:  # what a round asks for can hang on what is stored of those before it
             every |= self.rounds.gather(seed)
+            self.let_go(seed)
         self.store.set_aside(self.store.keys - every.keys())
+        results.write_pruned(self.setup.folder, tuple(self.race.left.values()))
         for key, seconds in self.store.seconds.items():
             self.clock.note(every[key].run, seconds)
         stored = len(self.store.keys)
         self.say(Started(self.roster.wanted, self.rounds.total, stored, self.recipe.seeds, self.workers))
+        for one in self.race.left.values():
+            self.say(one)
         reason = ""
         with Pool(self.workers, self.setup) as pool:
             for number, seed in enumerate(self.recipe.rounds, start=1):
@@ -227,6 +198,9 @@ class _Sweep:
                 if reason := self.play(pool, seed):
                     break
         failed = f"; {len(self.failures)} runs failed" if self.failures else ""
+        decided = ""
+        if not reason and self.race.over is not None and self.race.over < self.recipe.seeds:
+            decided = f"{self.race.winner} alone is left after round {self.race.over} of {self.recipe.seeds}"
         return Outcome(
             folder=self.setup.folder,
             candidates=len(self.roster.candidates),
@@ -236,8 +210,8 @@ class _Sweep:
             stored=len(self.store.keys) - self.trained,
             failures=tuple(self.failures),
             seconds=time.monotonic() - self.began,
-            stopped="time" if reason else "complete",
-            reason=(reason or "every round was run") + failed,
+            stopped="time" if reason else "decided" if decided else "complete",
+            reason=(reason or decided or "every round was run") + failed,
         )
 
     def play(self, pool: Pool, seed: int) -> str:
@@ -253,6 +227,7 @@ class _Sweep:
         self.queue = deque(job for key, job in jobs.items() if key not in self.store.keys)
         growing = first and not self.roster.full
         if not self.queue and not growing:
+            self.settle(seed)
             return ""
         needs = self.clock.predict_all((job.run for job in self.queue), self.workers)
         # The first unfinished round always begins, so that every call brings the sweep forward.
@@ -262,6 +237,7 @@ class _Sweep:
         if self.queue or (first and not self.roster.full):
             return f"the time limit ended round {self.round} before its end"
         if self.rounds.is_complete(seed):
+            self.settle(seed)
             spent = time.monotonic() - began
             self.say(RoundDone(self.round, self.recipe.seeds, seed, spent, self.estimate(0.0)))
         return ""
@@ -315,7 +291,7 @@ class _Sweep:
             return
         reason = f"{reply.detail}, twice" if reply.kind == "died" else reply.detail
         self.rounds.failed.add(key)
-        failure = Failure(key, run.candidate.label, run.task, run.seed, reason, _now())
+        failure = Failure(key, run.candidate.label, run.task, run.seed, reason, timestamp())
         results.record_failure(self.setup.folder, failure)
         self.failures.append(failure)
         self.say(RunFailed(failure, len(self.store.keys) + len(self.failures), self.rounds.total))
@@ -326,6 +302,19 @@ class _Sweep:
         self.store.fetch(jobs)
         self.note_missing(number, jobs)
         return [job for key, job in jobs.items() if key not in self.store.keys]
+
+    def let_go(self, seed: int) -> tuple[Pruned, ...]:
+        """Who leaves the race on the ground of the round of ``seed``."""
+        return self.race.go_on(self.rounds.is_complete, self.rounds.finals, seed)
+
+    def settle(self, seed: int) -> None:
+        """Let go whoever leaves, and set aside the runs that are not asked for any longer."""
+        if left := self.let_go(seed):
+            asked = {key for seed in self.recipe.rounds for key in self.rounds.jobs(seed)}
+            self.store.set_aside(self.store.keys - asked)
+            results.write_pruned(self.setup.folder, tuple(self.race.left.values()))
+        for one in left:
+            self.say(one)
 
     # -- what Optuna and the progress bar are told
 
@@ -352,9 +341,8 @@ class _Sweep:
         now = time.monotonic()
         if now - self.eta_at > max(patience, 50 * self.eta_cost):
             rest = self.clock.predict_all((job.run for job in self.queue), self.workers)
-            later = self.clock.predict_all(
-                (j.run for j in self.rounds.jobs(self.recipe.first_seed).values()), self.workers
-            )
+            last = self.rounds.jobs(self.recipe.rounds[-1]).values()
+            later = self.clock.predict_all((job.run for job in last), self.workers)
             if rest is not None and later is not None:
                 missing = self.roster.wanted / max(1, len(self.roster.candidates))
                 rest = min(rest + later * missing * self.rounds.share_after(self.round), self.deadline - now)

@@ -126,6 +126,22 @@ def test_a_sweep_answers_reports_and_goes_on(lab, workplace: Path) -> None:
     assert all(len(line) < 200 for line in third.err.splitlines())
 
 
+def test_who_leaves_the_race_is_said_when_it_happens_and_in_the_answer(lab, workplace: Path) -> None:
+    train = "train={steps: 20, batch: 8, eval_every: 10, eval_examples: 32, lr: {w: {4: 2e-2, 16: 1e-9}}}"
+    asked = ('tasks=["memorization(vocab=16, length=16)"]', train, "score=auc", "seeds=4", "pruning=0.3")
+    words = ("sweep", "window.yaml", "--workers", 1, *(word for one in asked for word in ("--set", one)))
+    done = lab(*words)
+    line = "w=16 leaves after round 2: behind w=4 in 2 of 2 comparisons (Wilcoxon, p below 0.3)"
+    assert line in done.err.splitlines()
+    assert "w=16 after 2 of 4 rounds left the race, by Wilcoxon's test at p 0.3" in done.out
+    assert "left after round 2" in done.out
+    assert "complete (w=4 alone is left after round 2 of 4): 4 runs trained, 0 found finished" in done.out
+    found = json.loads(lab(*words, "--json").out)
+    assert (found["sweep"]["stopped"], found["sweep"]["trained"]) == ("decided", 0)
+    gone = next(row for row in found["ranking"]["rows"] if row["label"] == "w=16")
+    assert (gone["left"]["round"], gone["left"]["leader"]) == (2, "w=4")
+
+
 def test_blocks_of_ones_own_are_swept_in_every_worker(answer, workplace: Path) -> None:
     own = ("--set", "search.w=[4]", "--set", "pattern=(average, swiglu) + attn(window=w)")
     words = ("window.yaml", *own, *SMALL, "--blocks", "my_blocks.py")

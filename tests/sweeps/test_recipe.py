@@ -38,6 +38,12 @@ def test_a_good_recipe_says_what_it_means() -> None:
     assert recipe.text == GOOD
 
 
+@pytest.mark.parametrize(("given", "value"), [("0.01", 0.01), ("5e-1", 0.5), ("null", None)])
+def test_pruning_is_a_p_value_or_off(given: str, value: float | None) -> None:
+    assert loads(GOOD).pruning is None
+    assert loads(GOOD, "x.yaml", (f"pruning={given}",)).pruning == value
+
+
 # What is set -> what the sentence must say. All are refused; each starts with the flag that was given.
 BAD_SETS = {
     "train.stepz=3": "train.stepz: is no key here; did you mean 'steps'",
@@ -110,6 +116,11 @@ BAD_SETS = {
     "trials=0": "trials: is 0; it must be all, or a whole number of at least 1",
     "trials=some": "trials: is 'some'; it must be all, or a whole number of at least 1",
     "margin=2": "margin: is 2; it must be at most 1",
+    "pruning=0": "pruning: is 0; it must be a p-value above 0 and at most 0.5, or null for none",
+    "pruning=0.6": "pruning: is 0.6; it must be a p-value above 0 and at most 0.5, or null for none",
+    "pruning=yes": "pruning: is 'yes'; it must be a p-value above 0 and at most 0.5, or null for none",
+    "pruning=.nan": "pruning: is nan; it must be a p-value above 0",
+    "pruning=[0.01]": "pruning: is [0.01]; it must be a p-value above 0",
     "name=../x": "name: is '../x'; it must be letters, digits",
     "name=null": "name: is None; it must be a text",
     "name.x=3": "name is no mapping",
