@@ -282,19 +282,11 @@ def _trainings(runs: pl.DataFrame) -> tuple[Training, ...]:
 
 def _seeds(part: pl.DataFrame, labels: Sequence[str], trainings: Sequence[Training]) -> tuple[int, ...]:
     """Seeds at which a setting has every schedule with every training that its round was given."""
-    have: dict[tuple[str, int], set[Training]] = {}
-    asked: dict[tuple[str, int], int] = {}
-    columns = part.select("label", *_TRAINING, "seed", "trainings")
-    for label, lr, decay, batch, seed, many in columns.iter_rows():
-        at = label, seed
-        have.setdefault(at, set()).add((lr, decay, batch))
-        asked[at] = min(asked.get(at, len(trainings)), many or len(trainings))
-    known = set(trainings)
-    whole = {
-        (label, seed) for (label, seed), found in have.items() if len(found & known) >= asked[label, seed]
-    }
-    seeds = sorted({seed for _, seed in have})
-    return tuple(seed for seed in seeds if all((label, seed) in whole for label in labels))
+    known = pl.DataFrame(list(trainings), {name: part.schema[name] for name in _TRAINING}, orient="row")
+    asked = pl.col("trainings").min().fill_null(len(trainings)).clip(upper_bound=len(trainings))
+    have = part.join(known, on=_TRAINING, how="semi").group_by("label", "seed").agg(pl.len(), asked)
+    whole = set(have.filter(pl.col("len") >= pl.col("trainings")).select("label", "seed").iter_rows())
+    return tuple(seed for seed in sorted(part["seed"].unique()) if all((a, seed) in whole for a in labels))
 
 
 def _grid(setting: str, part: pl.DataFrame) -> tuple[int, ...]:

@@ -16,10 +16,13 @@ from sweeps.form import TaskPart
 __all__ = ["PROTOCOLS", "parts_of"]
 
 PROTOCOLS: Mapping[str, tuple[TaskPart, ...]] = {
-    "lite": (
-        TaskPart(task="recall(vocab=16, length=64)", steps=250, batch=16, eval_every=25),
-        TaskPart(task="overwrite(vocab=16, length=64)", steps=300, batch=16, eval_every=30),
-        TaskPart(task="mqar(vocab=16, length=32, pairs=2)", steps=250, batch=16, eval_every=25),
+    "lite": tuple(
+        TaskPart(task=task, steps=300, batch=16, eval_every=30)
+        for task in (
+            "recall(vocab=16, length=64)",
+            "overwrite(vocab=16, length=64)",
+            "mqar(vocab=16, length=32, pairs=2)",
+        )
     ),
 }
 
