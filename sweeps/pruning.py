@@ -60,9 +60,8 @@ def instances(finals: pl.DataFrame, score: str) -> pl.DataFrame:
     means = scored.group_by("arch", "task", *_TRAINING, maintain_order=True).agg(
         pl.col("valid").mean(), pl.len().alias("runs")
     )
-    means = means.filter(
-        pl.col("runs") == pl.col("runs").max().over("arch", "task")
-    )  # not left out by halving
+    # Halving leaves some trainings out after a round.
+    means = means.filter(pl.col("runs") == pl.col("runs").max().over("arch", "task"))
     # A tie goes to the smaller values, so that the answer does not hang on the order of rows.
     best = means.sort("arch", "task", "valid", *_TRAINING, descending=[False, False, True, False, False])
     best = best.unique(["arch", "task"], keep="first", maintain_order=True)

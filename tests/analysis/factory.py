@@ -50,6 +50,16 @@ def default_curve(label: str, task: str, seed: int, lr: float) -> Sequence[float
     return [CHANCE + (end - CHANCE) * step / STEPS[-1] for step in STEPS]
 
 
+def halved(frame: pl.DataFrame) -> pl.DataFrame:
+    """After its first seed every schedule keeps the rate that was better there, as halving leaves it."""
+    first = frame.filter(pl.col("final") & (pl.col("seed") == 0))
+    mean = first.group_by("label", "task", "lr").agg(pl.col("auc_valid").mean())
+    best = mean.sort("auc_valid", descending=True).unique(["label", "task"], keep="first")
+    kept = frame.join(best, on=["label", "task", "lr"], how="semi").filter(pl.col("seed") > 0)
+    noted = [part.with_columns(trainings=pl.lit(many, pl.Int32)) for part, many in ((frame, 2), (kept, 1))]
+    return pl.concat([noted[0].filter(pl.col("seed") == 0), noted[1]])
+
+
 def make_folder(
     folder: Path, frame: pl.DataFrame, recipe: str = "name: ratios\n", failed: Sequence[Failure] = ()
 ) -> Path:

@@ -11,7 +11,7 @@ from analysis.panel import LOST, PanelError, Pick, Protocol, cost, cut, load, pa
 from analysis.stats import rank
 from analysis.tables import board
 
-from .factory import CHANCE, STEPS, make_folder, make_frame
+from .factory import CHANCE, STEPS, halved, make_folder, make_frame
 
 LABELS = ("r=3", "r=4", "r=5", "r=6")
 
@@ -184,16 +184,6 @@ def test_a_run_folder_and_one_file_are_read_alike(tmp_path):
     for name, words in (("none", "no such file or folder"), ("bad.parquet", "no parquet file")):
         with pytest.raises(PanelError, match=words):
             load(tmp_path / name)
-
-
-def halved(frame: pl.DataFrame) -> pl.DataFrame:
-    """After its first seed every schedule keeps the rate that was better there, as halving leaves it."""
-    first = frame.filter(pl.col("final") & (pl.col("seed") == 0))
-    mean = first.group_by("label", "task", "lr").agg(pl.col("auc_valid").mean())
-    best = mean.sort("auc_valid", descending=True).unique(["label", "task"], keep="first")
-    kept = frame.join(best, on=["label", "task", "lr"], how="semi").filter(pl.col("seed") > 0)
-    noted = [part.with_columns(trainings=pl.lit(many, pl.Int32)) for part, many in ((frame, 2), (kept, 1))]
-    return pl.concat([noted[0].filter(pl.col("seed") == 0), noted[1]])
 
 
 def test_a_halved_sweep_ranks_as_its_board_does_and_costs_what_it_ran():

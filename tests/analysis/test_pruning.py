@@ -20,7 +20,7 @@ from sweeps.pruning import Race, instances
 from sweeps.recipe import loads
 from sweeps.results import Pruned, ResultsError, read, write_pruned
 
-from .factory import flat, make_folder, make_frame
+from .factory import flat, halved, make_folder, make_frame
 
 SEED = 20_261
 SWEEPS = int(os.environ.get("SIMULATED_SWEEPS", "150"))
@@ -50,8 +50,9 @@ def ranking(frame, score="accuracy", pruned=GONE, margin=0.02):
     return found
 
 
+@pytest.mark.parametrize("halve", [False, True])
 @pytest.mark.parametrize("score", SCORES)
-def test_a_sweep_prunes_by_the_numbers_that_are_ranked(score):
+def test_a_sweep_prunes_by_the_numbers_that_are_ranked(score, halve):
     """Chance for what diverged, the budget for what never got there, the training that validation chose."""
 
     def lost(label, _task, seed, lr):
@@ -68,6 +69,8 @@ def test_a_sweep_prunes_by_the_numbers_that_are_ranked(score):
     steps = [None if step > 100 else int(step) for step in rng.choice([25, 50, 75, 100, 125], frame.height)]
     reached = pl.Series("steps_to", steps, pl.Int32)
     frame = frame.with_columns(reached)
+    if halve:
+        frame = halved(frame)
     mine = instances(frame.filter("final"), score)
     mine = mine.group_by("arch", "label", "task", "seed").agg(pl.col("value").mean())
     theirs = board(frame, score).cells.select("arch", "label", "task", "seed", "value")
