@@ -77,7 +77,9 @@ def _size(found: Plan) -> str:
         plural(found.optimiser_settings, "optimiser setting"),
         plural(found.rounds, "seed"),
     )
-    return f"{' x '.join(factors)} = {plural(found.runs, 'run')}"
+    whole = found.candidates * len(found.tasks) * found.optimiser_settings * found.rounds
+    halved = ", the settings halved from round to round" if found.runs < whole else ""
+    return f"{' x '.join(factors)}{halved} = {plural(found.runs, 'run')}"
 
 
 def _page(found: Plan) -> str:
@@ -101,7 +103,7 @@ def _page(found: Plan) -> str:
     ]
     examples = ", for example" if found.sampled else ""
     time = f"At most about {duration(found.seconds)} on {plural(found.workers, 'worker')}"
-    rate = f"{duration(found.seconds_per_round)} a round, at the measured {found.gflops:.2g} GFLOP/s a worker"
+    rate = f"{duration(found.seconds_per_round)} the first round, at the measured {found.gflops:.2g} GFLOP/s a worker"
     return "\n\n".join(
         (
             f"{found.name}: {_size(found)}",

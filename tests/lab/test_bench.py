@@ -304,5 +304,5 @@ def test_help_names_every_group(answer: Callable[..., str]) -> None:
 def test_the_trial_is_the_first_run_of_its_recipe() -> None:
     run = trial.first_run("ratios", steps=50)
     assert (run.candidate.label, run.task, run.seed) == ("r=3:1", "recall(length=64)", 0)
-    assert (run.training.steps, run.training.eval_every) == (50, 25)
+    assert (run.training.steps, run.training.eval_every) == (50, 30)
     assert json.dumps(asdict(run))
