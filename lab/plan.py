@@ -103,13 +103,13 @@ def _page(found: Plan) -> str:
     ]
     examples = ", for example" if found.sampled else ""
     time = f"At most about {duration(found.seconds)} on {plural(found.workers, 'worker')}"
-    rate = f"{duration(found.seconds_per_round)} the first round, at the measured {found.gflops:.2g} GFLOP/s a worker"
+    first = f"{duration(found.seconds_per_round)} the first round"
     return "\n\n".join(
         (
             f"{found.name}: {_size(found)}",
             f"Candidates{examples}; costs at the largest task:",
             table(("", "layers", *counts, "params", "FLOPs/token", "state", "schedule"), rows),
             "Tasks:\n" + "\n".join(f"  {text}" for text in found.tasks),
-            f"{time}, {rate}; solved runs end early.",
+            f"{time}, {first}, at the measured {found.gflops:.2g} GFLOP/s a worker; solved runs end early.",
         )
     )
