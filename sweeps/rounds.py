@@ -90,6 +90,8 @@ class Rounds:
         if len(self.families[_family(run.task)]) > 1:
             return 0.0
         left = self.left(job.trial, _family(run.task), run.seed)
+        if len(left) == 1:
+            return 0.0
         own = self._sum_before(run)
         sums: list[float] = []
         for setting in left[: left.index(_setting(run))]:
@@ -116,20 +118,27 @@ class Rounds:
 
     def left(self, number: int, family: str, seed: int) -> tuple[Setting, ...]:
         """The optimiser settings that a candidate has left on a task in the round of ``seed``."""
+        if seed == self.recipe.first_seed:
+            return self.roster.candidates[number].optimisers
         if (place := (number, family, seed)) in self._left:
             return self._left[place]
-        before = range(self.recipe.first_seed, seed)
-        keys = {key for earlier in before for key in self._of_family(number, family, earlier)}
-        found = survivors(
-            self.store.final_rows(keys & self.store.keys),
-            self.roster.candidates[number].optimisers,
-            len(self.families[family]),
-            before,
-            self.recipe.score,
-        )
-        if len(found) == self._counts[len(before)]:  # nothing that is still to come can change it
-            self._left[place] = found
-        return found
+        left = self.left(number, family, seed - 1)
+        played = range(self.recipe.first_seed, seed)
+        if len(left) > self._counts[len(played) - 1]:
+            return left  # an earlier round is not complete
+        if len(left) > 1:
+            parts = [self._of_family(number, family, earlier) for earlier in played]
+            if not parts[-1].keys() <= self.store.keys:
+                return left
+            left = survivors(
+                self.store.final_rows(key for part in parts for key in part),
+                self.roster.candidates[number].optimisers,
+                len(self.families[family]),
+                played,
+                self.recipe.score,
+            )
+        self._left[place] = left  # nothing that is still to come can change it
+        return left
 
     def jobs(self, seed: int) -> dict[str, Job]:
         """A round, of those in the race: task by task as the recipe lists them, the longest runs first.
