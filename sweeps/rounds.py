@@ -118,26 +118,23 @@ class Rounds:
 
     def left(self, number: int, family: str, seed: int) -> tuple[Setting, ...]:
         """The optimiser settings that a candidate has left on a task in the round of ``seed``."""
-        if seed == self.recipe.first_seed:
-            return self.roster.candidates[number].optimisers
-        if (place := (number, family, seed)) in self._left:
-            return self._left[place]
-        left = self.left(number, family, seed - 1)
-        played = range(self.recipe.first_seed, seed)
-        if len(left) > self._counts[len(played) - 1]:
-            return left  # an earlier round is not complete
-        if len(left) > 1:
-            parts = [self._of_family(number, family, earlier) for earlier in played]
-            if not parts[-1].keys() <= self.store.keys:
-                return left
-            left = survivors(
-                self.store.final_rows(key for part in parts for key in part),
-                self.roster.candidates[number].optimisers,
-                len(self.families[family]),
-                played,
-                self.recipe.score,
-            )
-        self._left[place] = left  # nothing that is still to come can change it
+        left = self.roster.candidates[number].optimisers
+        for now in range(self.recipe.first_seed + 1, seed + 1):
+            if len(left) == 1:
+                break
+            if (place := (number, family, now)) not in self._left:
+                played = range(self.recipe.first_seed, now)
+                parts = [self._of_family(number, family, earlier) for earlier in played]
+                if not parts[-1].keys() <= self.store.keys:
+                    break  # a round that is not complete leaves all that were in it
+                self._left[place] = survivors(
+                    self.store.final_rows(key for part in parts for key in part),
+                    self.roster.candidates[number].optimisers,
+                    len(self.families[family]),
+                    played,
+                    self.recipe.score,
+                )
+            left = self._left[place]
         return left
 
     def jobs(self, seed: int) -> dict[str, Job]:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from sweeps.halving import Setting, counts, floor, survivors
 from sweeps.pool import use_one_thread
 from sweeps.recipe import Recipe, loads
 from sweeps.run import code_hash, execute, runs_of
-from sweeps.study import sweep
+from sweeps.study import Started, sweep
 
 TEXT = """\
 name: halved
@@ -207,3 +208,15 @@ def test_a_round_in_the_middle_does_not_count_as_a_halved_one(halved: Path) -> N
     last = frame.filter((pl.col("seed") == 1) & (pl.col("lr") != frame["lr"].max()))
     partial = pl.concat([frame.filter(pl.col("seed") == 0), last])
     assert board(partial, "auc").seeds == (0,)
+
+
+def test_a_sweep_of_very_many_rounds_begins(halved: Path, tmp_path: Path) -> None:
+    """What a round has left follows from the rounds before it, each of which is asked once."""
+    folder = tmp_path / "many" / "halved"
+    folder.parent.mkdir()
+    shutil.copytree(halved, folder)
+    events: list[object] = []
+    outcome = sweep(recipe("seeds=60"), folder, workers=1, time_limit=0.01, on_event=events.append)
+    assert (outcome.rounds, outcome.trained) == (4, 0)
+    assert isinstance(events[0], Started)
+    assert events[0].runs == 2 * 3 * (6 + 3 + 2 + 57)
