@@ -198,7 +198,10 @@ def test_a_halved_sweep_ranks_as_its_board_does_and_costs_what_it_ran():
     assert mine == pytest.approx({row.label: row.score for row in ranked.rows})
     spent = frame.filter(pl.col("final")).group_by("label").agg(pl.col("seconds").sum())
     assert cost(found) == pytest.approx(dict(spent.iter_rows()))
-    # What was left behind is never chosen, on whatever part of the seeds.
+    # What was left behind is lost at every seed, and never chosen on whatever part of them.
+    for part in cut(found).parts:
+        lost = part.valid == LOST
+        assert (lost.any(2) == lost.all(2)).all() and (lost == (part.value == LOST)).all()
     for seeds in ([0], [0, 1], [1, 2], [2, 0, 2]):
         some = cut(found).take([np.array(seeds)] * len(found.cells))
         assert all((values > LOST).all() for values in chosen(some.parts))
