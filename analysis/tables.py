@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from sweeps.results import Pruned
+from sweeps.scores import CHOICE, best_trainings, graded
 
 __all__ = [
     "SCORES",
@@ -36,8 +37,6 @@ Score = Literal["accuracy", "auc", "steps"]
 
 SCORES: tuple[Score, ...] = ("accuracy", "auc", "steps")
 TRAINING = ("lr", "weight_decay", "batch", "steps")
-CHOICE = ("lr", "weight_decay")
-"""What is chosen per candidate and task; a budget may differ between the settings of a task."""
 
 _COSTS = ("params", "flops", "state")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -118,7 +117,7 @@ def board(frame: pl.DataFrame, score: Score = "accuracy", pruned: Sequence[Prune
     ends = ends.drop("label").join(candidates.select("arch", "label"), on="arch", how="left")
     left = {one.arch: one for one in pruned}
     kept, seeds, waiting = _kept(ends, left)
-    chosen = _choose(kept)
+    chosen = best_trainings(kept)
     runs = kept.join(chosen, on=["arch", "task", *CHOICE], how="semi", nulls_equal=True)
     cells = runs.group_by("arch", "label", "task", "seed").agg(
         pl.col("value").mean(), pl.col("failed").any(), pl.col("censored").any()
@@ -140,28 +139,8 @@ def board(frame: pl.DataFrame, score: Score = "accuracy", pruned: Sequence[Prune
 
 
 def _ends(frame: pl.DataFrame, score: Score) -> pl.DataFrame:
-    """Final rows, one per run, with ``value`` (what is ranked), ``valid`` (what selects), failed, censored.
-
-    A run that diverged, or whose score is not a finite number, counts as chance; for steps, as its budget.
-    """
-    test, valid = {
-        "accuracy": ("acc", "acc_valid"),
-        "auc": ("auc", "auc_valid"),
-        "steps": ("steps_to", "auc_valid"),
-    }[score]
-    worst = pl.col("steps").cast(pl.Float64) if score == "steps" else pl.col("chance")
-    ends = frame.filter(pl.col("final")).with_columns(
-        pl.col(test).cast(pl.Float64).fill_nan(None).alias("_test"),
-        pl.col(valid).fill_nan(None).alias("_valid"),
-    )
-    never = pl.lit(score == "steps") & pl.col("steps_to").is_null()
-    failed = (pl.col("status") == "diverged") | (pl.col("_test").is_null() & ~never)
-    censored = never | (failed & pl.lit(score == "steps"))
-    ends = ends.with_columns(failed.alias("failed"), censored.alias("censored"))
-    ends = ends.with_columns(
-        pl.when(pl.col("failed") | pl.col("censored")).then(worst).otherwise(pl.col("_test")).alias("value"),
-        pl.when(pl.col("failed")).then(pl.col("chance")).otherwise(pl.col("_valid")).alias("valid"),
-    ).drop("_test", "_valid")
+    """Final rows, one per run, graded."""
+    ends = graded(frame.filter(pl.col("final")), score)
     same_run = ["arch", "setting", *TRAINING, "seed"]
     return ends.sort(*same_run, "label", "run").unique(same_run, keep="first", maintain_order=True)
 
@@ -234,17 +213,6 @@ def _grid(frame: pl.DataFrame) -> float:
     """The median distance between two evaluations of a run, in steps."""
     apart = frame.sort("run", "step").select(pl.col("step").diff().over("run")).to_series().drop_nulls()
     return float(np.median(apart.to_numpy())) if len(apart) else 0.0
-
-
-def _choose(kept: pl.DataFrame) -> pl.DataFrame:
-    """The training with the best mean validation score per (arch, task); a tie goes to the smaller values.
-
-    Of those that took part in every round: halving leaves the others behind.
-    """
-    means = kept.group_by("arch", "task", *CHOICE).agg(pl.col("valid").mean(), pl.len())
-    through = means.filter(pl.col("len") == pl.col("len").max().over("arch", "task")).drop("len")
-    best_first = through.sort("arch", "task", "valid", *CHOICE, descending=[False, False, True, False, False])
-    return best_first.unique(["arch", "task"], keep="first", maintain_order=True)
 
 
 def _tasks(ends: pl.DataFrame) -> pl.DataFrame:

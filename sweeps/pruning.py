@@ -19,14 +19,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.form import Recipe
 from sweeps.results import Pruned
+from sweeps.scores import instances
 
-__all__ = ["LEAST_ROUNDS", "Loser", "Race", "instances", "losers"]
+__all__ = ["LEAST_ROUNDS", "Loser", "Race", "losers"]
 
 LEAST_ROUNDS = 2
 """Complete rounds before anybody may leave."""
-
-_COLUMNS = {"accuracy": ("acc", "acc_valid"), "auc": ("auc", "auc_valid"), "steps": ("steps_to", "auc_valid")}
-_TRAINING = ("lr", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -38,35 +36,6 @@ class Loser:
     leader: str
     behind: int
     comparisons: int
-
-
-def instances(finals: pl.DataFrame, score: str) -> pl.DataFrame:
-    """arch, label, task, setting, seed, value: the test score of every instance, in a fixed order.
-
-    finals: the final rows of complete rounds. Per (arch, task) those runs count whose training is best on
-    validation, mean over settings and seeds, of the trainings that ran in every round; a diverged run counts
-    as chance, and a run that never got to the threshold as its budget. The ranking chooses alike
-    (``analysis.tables.board``); a test holds the two together.
-    """
-    test, valid = (pl.col(name).cast(pl.Float64).fill_nan(None) for name in _COLUMNS[score])
-    lost = pl.col("status") == "diverged"
-    if score != "steps":
-        lost = lost | test.is_null()
-    worst = pl.col("steps").cast(pl.Float64) if score == "steps" else pl.col("chance")
-    scored = finals.sort("arch", "setting", *_TRAINING, "seed").with_columns(
-        value=pl.when(lost).then(worst).otherwise(test).fill_null(worst),
-        valid=pl.when(lost).then(pl.col("chance")).otherwise(valid),
-    )
-    means = scored.group_by("arch", "task", *_TRAINING, maintain_order=True).agg(
-        pl.col("valid").mean(), pl.len().alias("runs")
-    )
-    # Halving leaves some trainings out after a round.
-    means = means.filter(pl.col("runs") == pl.col("runs").max().over("arch", "task"))
-    # A tie goes to the smaller values, so that the answer does not hang on the order of rows.
-    best = means.sort("arch", "task", "valid", *_TRAINING, descending=[False, False, True, False, False])
-    best = best.unique(["arch", "task"], keep="first", maintain_order=True)
-    chosen = scored.join(best, on=["arch", "task", *_TRAINING], how="semi", maintain_order="left")
-    return chosen.select("arch", "label", "task", "setting", "seed", "value")
 
 
 def losers(finals: pl.DataFrame, score: str, p: float) -> tuple[Loser, ...]:

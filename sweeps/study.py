@@ -25,8 +25,8 @@ from sweeps.results import Failure, Pruned
 from sweeps.roster import Roster
 from sweeps.rounds import Rounds
 from sweeps.run import code_hash
+from sweeps.scores import mean_score
 from sweeps.store import Store
-from sweeps.trials import mean_score
 
 __all__ = [
     "Event",

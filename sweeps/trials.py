@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import polars as pl
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -25,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.form import Recipe
 from sweeps.space import Candidate, Choices, axes
 
-__all__ = ["Trials", "mean_score"]
+__all__ = ["Trials"]
 
 REPEATS = 10
 """Suggestions in a row that are known already, after which an unseen combination is drawn evenly."""
@@ -138,20 +137,3 @@ class Trials:
         self._study.tell(number, state=TrialState.FAIL)
         self._told.add(number)
         self._rejected.add(number)
-
-
-def mean_score(rows: pl.DataFrame, score: str) -> float:
-    """One candidate's score from the final rows of one round: more is better.
-
-    Per task family the best optimiser setting is chosen on validation; its test scores are averaged over
-    the settings of the family, then over families. ``steps`` counts negated, a run that never got there
-    as its whole budget.
-    """
-    test = {"accuracy": pl.col("acc"), "auc": pl.col("auc")}.get(
-        score, -pl.coalesce("steps_to", "steps").cast(pl.Float64)
-    )
-    valid = pl.col("acc_valid" if score == "accuracy" else "auc_valid")
-    by_setting = rows.group_by("task", "lr", "weight_decay").agg(valid=valid.mean(), test=test.mean())
-    # Ties go to the smaller rate, so that the answer does not hang on the order of rows.
-    best = by_setting.sort("valid", "lr", "weight_decay", descending=[True, False, False])
-    return float(best.group_by("task").agg(pl.col("test").first())["test"].mean())  # type: ignore[arg-type]

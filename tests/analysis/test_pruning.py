@@ -16,9 +16,10 @@ from analysis.stats import estimate, holm, rank
 from analysis.tables import SCORES, board
 from analysis.words import sentence
 from lab.answer import page, ranking_of
-from sweeps.pruning import Race, instances
+from sweeps.pruning import Race
 from sweeps.recipe import loads
 from sweeps.results import Pruned, ResultsError, read, write_pruned
+from sweeps.scores import instances
 
 from .factory import flat, halved, make_folder, make_frame
 

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from sweeps import results
-from sweeps.pruning import Race, instances, losers
+from sweeps.pruning import Race, losers
 from sweeps.recipe import Recipe, loads
 from sweeps.results import Pruned
+from sweeps.scores import instances
 from sweeps.study import Event, Outcome, RoundDone, RunDone, Started, sweep
 
 TEXT = """\

@@ -3,14 +3,11 @@
 import random
 from pathlib import Path
 
-import polars as pl
-import pytest
-
 from blocks import BLOCKS
 from sweeps import results, space
 from sweeps.recipe import Recipe, loads
 from sweeps.roster import Roster
-from sweeps.trials import Trials, mean_score
+from sweeps.trials import Trials
 
 TEXT = "name: x\npattern: a*gdn + b*fox\ntasks: recall\nsearch: {a: [1:1, 2, 3, 4], b: [1, 2.0e0, 3]}\n"
 
@@ -89,27 +86,3 @@ def test_a_roster_ends_when_no_schedule_is_new(tmp_path: Path) -> None:
     while roster.grow() is not None:
         pass
     assert len(roster.candidates) == roster.wanted == 4
-
-
-FINALS = pl.DataFrame(
-    {
-        "task": ["a", "a", "a", "a", "b", "b"],
-        "setting": ["a1", "a2", "a1", "a2", "b1", "b1"],
-        "lr": [0.1, 0.1, 0.2, 0.2, 0.1, 0.2],
-        "weight_decay": [0.0] * 6,
-        "acc_valid": [0.9, 0.1, 0.6, 0.6, 0.2, 0.3],
-        "auc_valid": [0.9, 0.9, 0.1, 0.1, 0.2, 0.3],
-        "acc": [0.8, 0.2, 0.5, 0.7, 0.4, 0.1],
-        "auc": [0.5, 0.3, 0.9, 0.9, 0.0, 0.2],
-        "steps": [100] * 6,
-        "steps_to": [10, None, 30, 30, None, 50],
-    }
-)
-
-
-@pytest.mark.parametrize(("score", "value"), [("accuracy", 0.35), ("auc", 0.3), ("steps", -52.5)])
-def test_the_best_rate_is_chosen_on_validation_per_family(score: str, value: float) -> None:
-    rng = random.Random(0)
-    for _ in range(5):
-        order = rng.sample(range(len(FINALS)), len(FINALS))
-        assert mean_score(FINALS[order], score) == pytest.approx(value)
