@@ -4,9 +4,9 @@ A *cell* is one task setting. A *protocol* is a cheap subset: which cells, cut a
 how many seeds, over which trainings (learning rates). Whole curves are stored, so that a cheaper protocol can
 be simulated by cutting: with x[i] the test accuracy at evaluation i of a run,
 
-    score("auc", cut k)      = (x[1] + ... + x[k]) / k     (``synthetics.score.area``; k = all: the stored
-    auc) score("accuracy", cut k) = x[k]                        (k = all: the stored acc) cost(cut k)
-    = seconds of training until evaluation k, one thread
+    score("auc", cut k)      = (x[1] + ... + x[k]) / k     (``synthetics.score.area``; at the end: auc)
+    score("accuracy", cut k) = x[k]                        (at the end: acc)
+    cost(cut k)              = seconds of training until evaluation k, one thread
 
 A run that ended early because it had solved its task keeps its last value and spends nothing more; one that
 has diverged counts as chance from the first evaluation that it did not reach. A cut run follows the
@@ -25,13 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from analysis.cells import LOST, Cell, CutScore, PanelError, Training, cell_of, comparable
 from analysis.tables import natural
 from sweeps.results import read, up_to_date
 
@@ -52,10 +51,6 @@ __all__ = [
     "whole",
 ]
 
-CutScore = Literal["auc", "accuracy"]
-Training = tuple[float, float, int]
-"""Learning rate, weight decay, batch."""
-
 _TRAINING = ("lr", "weight_decay", "batch")
 _RUN = ("label", "task", "setting", *_TRAINING, "seed")
 _NEEDED = (
@@ -72,27 +67,6 @@ _NEEDED = (
     "seconds",
 )
 _CURVE = ("acc", "acc_valid", "final")
-
-
-LOST = -1.0
-"""Below every score."""
-
-
-class PanelError(ValueError):
-    """A frame cannot be used as a reference or a protocol; one sentence."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One task setting. ``steps`` are its cuts, the last is the whole budget; arrays are [A, L, S, K]."""
-
-    task: str
-    setting: str
-    steps: tuple[int, ...]
-    seeds: tuple[int, ...]
-    value: np.ndarray
-    valid: np.ndarray
-    seconds: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,12 +217,13 @@ def panel(
         if len(seeds) < least_seeds:
             left_out.append(str(key[1]))
         else:
-            cells.append(_cell(str(key[0]), str(key[1]), part, labels, trainings, seeds, score))
+            cells.append(cell_of(str(key[0]), str(key[1]), part, labels, trainings, seeds, score))
     if not cells:
         raise PanelError(
             f"no setting is complete for all {len(labels)} schedules at {least_seeds} seeds "
             f"(the fullest has {most}); run at least {least_seeds} seeds of every schedule"
         )
+    comparable(cells, labels)
     return Panel(score, labels, trainings, tuple(cells), _kinds(runs), tuple(left_out))
 
 
@@ -287,64 +262,6 @@ def _seeds(part: pl.DataFrame, labels: Sequence[str], trainings: Sequence[Traini
     have = part.join(known, on=_TRAINING, how="semi").group_by("label", "seed").agg(pl.len(), asked)
     whole = set(have.filter(pl.col("len") >= pl.col("trainings")).select("label", "seed").iter_rows())
     return tuple(seed for seed in sorted(part["seed"].unique()) if all((a, seed) in whole for a in labels))
-
-
-def _grid(setting: str, part: pl.DataFrame) -> tuple[int, ...]:
-    """The evaluation steps of a run that spends its whole budget."""
-    budgets = part["steps"].unique().to_list()
-    if len(budgets) > 1:
-        both = " and ".join(str(b) for b in sorted(budgets)[:2])
-        raise PanelError(f"runs of {setting} differ in budget ({both} steps); give one sweep at a time")
-    survived = part.with_columns(
-        pl.when(pl.col("status") == "diverged")
-        .then(pl.col("step").list.head(pl.col("step").list.len() - 1))
-        .otherwise("step")
-        .alias("step")
-    )
-    seen = sorted(set(survived["step"].explode(empty_as_null=True).drop_nulls().to_list())) or budgets
-    every = min((b - a for a, b in pairwise(seen[:3])), default=max(seen[0], 1))
-    return (*range(seen[0], budgets[0], every), budgets[0])
-
-
-def _cell(
-    task: str,
-    setting: str,
-    part: pl.DataFrame,
-    labels: Sequence[str],
-    trainings: Sequence[Training],
-    seeds: tuple[int, ...],
-    score: CutScore,
-) -> Cell:
-    steps = _grid(setting, part)
-    shape = (len(labels), len(trainings), len(seeds), len(steps))
-    value, valid = (np.full(shape, LOST) for _ in range(2))
-    seconds = np.zeros(shape)
-    row, column = ({key: at for at, key in enumerate(keys)} for keys in (labels, trainings))
-    for run in part.iter_rows(named=True):
-        training = (run["lr"], run["weight_decay"], run["batch"])
-        if training not in column or run["seed"] not in seeds:
-            continue
-        at = row[run["label"]], column[training], seeds.index(run["seed"])
-        reached = len(run["step"]) - (run["status"] == "diverged")
-        if tuple(run["step"][:reached]) != steps[:reached]:
-            raise PanelError(f"runs of {setting} are evaluated at different steps; give one sweep at a time")
-        value[at] = _curve(run["acc"][:reached], len(steps), run, score)
-        valid[at] = _curve(run["acc_valid"][:reached], len(steps), run, score)
-        spent = run["seconds"][: max(reached, 1)]
-        seconds[at] = spent + [spent[-1]] * (len(steps) - len(spent))
-    lost = (valid == LOST).any(axis=(2, 3))
-    value[lost] = valid[lost] = LOST
-    return Cell(task, setting, steps, seeds, value, valid, seconds)
-
-
-def _curve(points: list[float], cuts: int, run: Mapping[str, Any], score: CutScore) -> np.ndarray:
-    """The score at every cut."""
-    last = points[-1] if points else run["chance"]
-    whole_curve = np.array(points + [last] * (cuts - len(points)))
-    found = whole_curve.cumsum() / np.arange(1, cuts + 1) if score == "auc" else whole_curve
-    if run["status"] == "diverged":
-        found[len(points) :] = run["chance"]
-    return found
 
 
 def _kinds(runs: pl.DataFrame) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
