@@ -207,3 +207,14 @@ def test_a_halved_sweep_ranks_as_its_board_does_and_costs_what_it_ran():
         assert all((values > LOST).all() for values in chosen(some.parts))
     unfinished = frame.filter(~((pl.col("seed") == 0) & (pl.col("lr") == 1e-3) & (pl.col("label") == "r=3")))
     assert panel(unfinished).seeds == 2
+
+
+def test_settings_of_a_task_that_were_halved_apart_are_refused_and_those_of_two_tasks_are_not():
+    rates = {"recall(vocab=16)": 1e-3, "recall(vocab=32)": 2e-3}
+    rows = FRAME.filter(pl.col("task") == "recall")
+    kept = pl.col("setting").replace_strict(rates, return_dtype=pl.Float64) == pl.col("lr")
+    trainings = pl.when(pl.col("seed") == 0).then(2).otherwise(1).cast(pl.Int32)
+    apart = rows.filter(kept | (pl.col("seed") == 0)).with_columns(trainings=trainings)
+    with pytest.raises(PanelError, match="r=3 has no learning rate that ran in every round of"):
+        panel(apart)
+    assert len(panel(apart.with_columns(task="setting")).cells) == 2
