@@ -228,7 +228,7 @@ def panel(
 
 
 def _runs(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row per finished run, its curve as lists; of two runs of the same thing the first key counts."""
+    """One row per finished run, its curve as lists. Raises PanelError when two are of the same thing."""
     done = frame.join(frame.filter(pl.col("final")).select("run"), on="run", how="semi")
     known = [name for name in _NEEDED if name not in ("step", "seconds", "run")]
     runs = (
@@ -239,12 +239,18 @@ def _runs(frame: pl.DataFrame) -> pl.DataFrame:
             pl.col("step", "seconds"),
             *(pl.col(n).fill_nan(None).fill_null(pl.col("chance")) for n in ("acc", "acc_valid")),
         )
-        .unique(_RUN, keep="first", maintain_order=True)
     )
     schedules = runs.group_by("label").agg(pl.col("arch").n_unique()).filter(pl.col("arch") > 1)
     if not schedules.is_empty():
         raise PanelError(
             f"the label {schedules['label'][0]!r} stands for several schedules; give each its own"
+        )
+    if (twice := runs.filter(pl.struct(_RUN).is_duplicated())).height:
+        one = twice.row(0, named=True)
+        raise PanelError(
+            f"{one['label']} has two runs of {one['setting']} at lr {one['lr']:g} and seed {one['seed']}, as "
+            "when sweeps that halve differently are packed together; sweep all in one recipe, "
+            "which finds them finished"
         )
     return runs
 

@@ -75,7 +75,7 @@ class Rounds:
         key = job.run.key(self.code)
         if key not in self.store and (floor := self.floor(job)):
             job = replace(job, floor=floor)
-            if (given_up := job.key(self.code, "stopped")) in self.store:
+            if self.store.can_find(given_up := job.key(self.code, "stopped")):
                 return given_up, job
         return key, job
 

@@ -31,6 +31,10 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return key in self.keys
 
+    def can_find(self, key: str) -> bool:
+        """Whether a run is here, or ``fetch`` would look for it elsewhere."""
+        return key in self.keys or key in self._elsewhere
+
     def set_aside(self, keys: Iterable[str]) -> None:
         """Move those of ``keys`` that are here to ``earlier/``."""
         for key in sorted(self.keys & set(keys)):
@@ -50,7 +54,8 @@ class Store:
             except ResultsError:
                 if path.parent.parent == self.folder:
                     raise
-                continue  # a neighbour may move its files at any time; the run is then trained here
+                del self._elsewhere[key]  # a neighbour may move its files at any time
+                continue  # and the run is then trained here
             if frame["run"][0] != key:
                 raise ResultsError(f"{path}: this file holds another run than its name says; delete it")
             relabelled = _relabel(frame, job)

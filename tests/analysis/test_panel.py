@@ -149,6 +149,10 @@ REFUSED = {
         FRAME.filter((pl.col("lr") == 1e-3) == (pl.col("label") == "r=3")),
         2,
     ),
+    "two runs of .*at lr .* in one recipe": (
+        pl.concat([FRAME, FRAME.filter(pl.col("seed") == 1).with_columns(pl.col("run") + "stopped")]),
+        2,
+    ),
     "several schedules": (FRAME.with_columns(pl.lit("same").alias("label")), 2),
 }
 

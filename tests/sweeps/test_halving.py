@@ -137,6 +137,16 @@ def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_rows(halved: Path, tm
     assert sweep(recipe(), folder, workers=1).trained == 0
 
 
+def test_a_halved_sweep_is_found_finished_by_another_folder(halved: Path, tmp_path: Path) -> None:
+    """Those given up under way, too, though their key has the floor they could not reach."""
+    assert (finals(halved)["status"] == "stopped").any()
+    shutil.copytree(halved, tmp_path / "halved")
+    outcome = sweep(recipe("name=again"), tmp_path / "again", workers=1)
+    assert (outcome.trained, outcome.stored) == (0, finals(halved).height)
+    first, second = (results.read(tmp_path / name).frame for name in ("halved", "again"))
+    assert first.equals(second)
+
+
 def test_runs_of_a_whole_grid_are_used_and_those_left_out_set_aside(halved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "halved"
     sweep(recipe("halving=false", "seeds=2"), folder, workers=2)
