@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, cast
 
 from blocks import BLOCKS
@@ -247,6 +247,7 @@ def budgets(recipe: Recipe) -> dict[str, dict[str, int]]:
     }
 
 
+@cache  # asked again for every round of every candidate
 def tasks_of(text: str) -> tuple[Task, ...]:
     """The settings one entry of ``tasks`` stands for. Raises TaskError."""
     word = text.strip()
