@@ -22,6 +22,8 @@ PROTOCOLS: Mapping[str, tuple[TaskPart, ...]] = {
             "recall(vocab=16, length=64)",
             "overwrite(vocab=16, length=64)",
             "mqar(vocab=16, length=32, pairs=2)",
+            "mqar(vocab=16, length=32, pairs=4)",
+            "copying(vocab=16, length=48, copy=8)",
         )
     ),
 }
