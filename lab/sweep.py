@@ -51,11 +51,16 @@ def sweep(
       lab sweep smoke --set seeds=1
       lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
     """
+    from sweeps.plan import left_out
     from sweeps.recipe import load
+    from sweeps.space import is_sampled
     from sweeps.study import sweep as run_sweep
 
     limit = None if time is None else seconds_of(time)
-    asked = load(recipe, set_ or (), known_blocks(blocks))
+    known = known_blocks(blocks)
+    asked = load(recipe, set_ or (), known)
+    for one in left_out(asked, known):
+        note(f"{'for example, ' if is_sampled(asked) else ''}not trained: {one.label}: {one.reason}")
     folder = runs / asked.name
     teller = _Teller(folder, quiet=json)
     try:
