@@ -29,9 +29,6 @@ Cost = Literal["params", "state", "flops"]
 WIDEST = 65_536
 """The largest width, or whole-number option, that is tried; of ``dim`` a quarter, what a recipe may give."""
 
-GAP = 4096
-"""So many widths in a row that no block can have, and there is none beyond."""
-
 Blocks = Mapping[str, type[Block]]
 
 
@@ -148,9 +145,10 @@ def match(
         if way is None:
             why.append(f"it has no {one.block}")
             continue
-        found = nearest(way.cost, goal.target, way.widest, str(one))
-        if found is None:
-            why.append(f"no value of {one} changes {_them(goal)}")
+        # A multiple of a width that fits the heads fits them too, so that no gap is wider than dim.
+        found = nearest(way.cost, goal.target, way.widest, shape.dim, str(one))
+        if found is None or goal.off(found[1]) >= goal.off(was):
+            why.append(f"no value of {one} brings it nearer")
             continue
         width, now = found
         done, wide = way.write(schedule, width)
@@ -162,25 +160,25 @@ def match(
         raise MatchError(f"{_start(goal, was)}: {' and '.join(why)}", float(goal.off(was) - goal.within))
     miss, now, at = min(misses)
     raise MatchError(
-        f"{_start(goal, was)}: the nearest is {now:,} ({float(100 * miss):.2g} % off) with {at}; "
+        f"{_start(goal, was)}: the nearest is {now:,} ({float(100 * miss):,.2f} % off) with {at}; "
         "raise within, or add another width to by",
         float(miss - goal.within),
     )
 
 
 def nearest(
-    cost: Callable[[int], int | None], target: Fraction, widest: int, what: str
+    cost: Callable[[int], int | None], target: Fraction, widest: int, gap: int, what: str
 ) -> tuple[int, int] | None:
     """The width of 1 to ``widest`` whose cost is nearest to ``target``, and that cost; of two the smaller.
 
-    cost: None where a width cannot be had. None if none can, or if they all cost the same. Costs must not
-    fall with the width: raises MatchError where those looked at do.
+    cost: None where a width cannot be had. gap: so many widths in a row that cannot, and none beyond can.
+    None if none can at all. Costs must not fall with the width: raises MatchError where those looked at do.
     """
     seen: dict[int, int] = {}
 
     def realisable(start: int, end: int) -> int | None:
         """The first width from ``start`` on, below ``end``, that can be had."""
-        for width in range(start, min(end, start + GAP)):
+        for width in range(start, min(end, start + gap)):
             if width not in seen and (found := cost(width)) is not None:
                 seen[width] = found
             if width in seen:
@@ -199,16 +197,14 @@ def nearest(
         else:
             above, high = above if width is None else width, start
             step = max(1, (high - low) // 2)
-    if len(seen) == 1:  # one more, to see whether the cost hangs on the width at all
-        realisable(next(iter(seen)) + 1, widest + 1)
+    for power in range(widest.bit_length()):  # halving looks at few; these are spread over all
+        realisable(2**power, widest + 1)
     order = sorted(seen)
     if any(seen[a] > seen[b] for a, b in itertools.pairwise(order)):
         raise MatchError(f"its cost does not grow steadily with {what}, so that no value can be searched for")
-    if not seen or (len(seen) > 1 and len(set(seen.values())) == 1):
-        return None
     ends = [end for end in (below, above) if end is not None]
-    best = min(ends, key=lambda width: (abs(seen[width] - target), width))
-    return best, seen[best]
+    best = min(ends, key=lambda width: (abs(seen[width] - target), width), default=None)
+    return None if best is None else (best, seen[best])
 
 
 @dataclass(frozen=True, kw_only=True)

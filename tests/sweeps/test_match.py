@@ -1,7 +1,9 @@
-"""One width solved: the nearest of all, by the cost of what is built, or one sentence that says it cannot be."""
+"""One width solved: the nearest of all, by the cost of what is built, or one sentence that it cannot be."""
 
+import contextlib
 import itertools
 import random
+import typing
 from fractions import Fraction
 
 import pytest
@@ -36,14 +38,12 @@ def width_knobs() -> list[tuple[Cost, Knob]]:
 def values(one: Knob, cost: Cost, widest: int = 40) -> list[tuple[int, int]]:
     """Every width of a knob that can be had, and what one block of that width costs."""
     found = []
+    kind = typing.get_type_hints(BLOCKS[one.block])[one.option]
     for width in range(1, widest):
-        for value in (width / SHAPE.dim, width):  # one of the two is what the option takes
-            try:
-                block = parse(f"{one.block}({one.option}={value!r})")[0][0]
-                found.append((width, costs(((block,),), SHAPE, LENGTH)[cost]))
-                break
-            except ValueError:
-                continue
+        value = width / SHAPE.dim if kind is float else width
+        with contextlib.suppress(ValueError):
+            block = parse(f"{one.block}({one.option}={value!r})")[0][0]
+            found.append((width, costs(((block,),), SHAPE, LENGTH)[cost]))
     return found
 
 
@@ -104,13 +104,8 @@ def test_a_match_holds_on_what_is_built_or_is_refused(cost: Cost, one: Knob) -> 
         assert parse(show(done)) == done
         assert match(done, shape, goal) == (done, shape, match(done, shape, goal)[2])
         assert match(done, shape, goal)[2].by == ""
-        changed = {
-            (type(a), type(b))
-            for x, y in zip(mine, done, strict=True)
-            for a, b in zip(x, y, strict=True)
-            if a != b
-        }
-        assert changed <= {(BLOCKS[one.block], BLOCKS[one.block])} if one.block else not changed
+        turned = [a for x, y in zip(mine, done, strict=True) for a, b in zip(x, y, strict=True) if a != b]
+        assert all(isinstance(block, BLOCKS.get(one.block, ())) for block in turned)
 
 
 @pytest.mark.parametrize(("cost", "one"), width_knobs(), ids=lambda one: str(one))
@@ -126,7 +121,7 @@ def test_costs_never_fall_with_a_width_and_the_nearest_is_found(cost: Cost, one:
             told = match(schedule, SHAPE, goal_of(cost, target, one, within="0"))[2]
             assert told.now == target and best == 0
         except MatchError as exc:
-            assert exc.miss == pytest.approx(best / target)
+            assert exc.miss == pytest.approx(best / target) or "brings it nearer" in str(exc)
 
 
 def test_the_search_finds_what_trying_everything_finds() -> None:
@@ -137,18 +132,18 @@ def test_the_search_finds_what_trying_everything_finds() -> None:
         steps = itertools.accumulate(rng.choice([0, 1, 7, 50]) for _ in had)
         table = dict(zip(had, steps, strict=True))
         target = Fraction(rng.randint(1, 400))
-        found = nearest(table.get, target, widest, "x")
-        if len(set(table.values())) > 1:
-            assert found is not None
+        found = nearest(table.get, target, widest, widest, "x")
+        assert (found is None) == (not table)
+        if found is not None:
             assert abs(found[1] - target) == min(abs(cost - target) for cost in table.values())
             assert table[found[0]] == found[1]
-        elif not table:
-            assert found is None
 
 
 def test_a_cost_that_falls_is_refused() -> None:
     with pytest.raises(MatchError, match="does not grow steadily with x"):
-        nearest(lambda width: 100 - width, Fraction(90), 50, "x")
+        nearest(lambda width: 100 - width, Fraction(90), 50, 1, "x")
+    with pytest.raises(MatchError, match="does not grow steadily with x"):
+        nearest(lambda width: width % 32, Fraction(20), 1000, 1, "x")
 
 
 def test_costs_are_those_of_the_model_without_its_vocabulary() -> None:
@@ -176,9 +171,9 @@ def test_of_several_widths_the_first_that_comes_within_counts() -> None:
     told = match(window, SHAPE, goal_of("state", target, "gdn.expand_v", "attn.window", "dim"))[2]
     assert (told.by, told.before, told.after, told.now) == ("attn.window", (9,), 21, target)
     none = goal_of("state", target, "gdn.expand_v", "swiglu.expand")
-    with pytest.raises(MatchError, match="it has no gdn and it has no swiglu$"):
+    with pytest.raises(MatchError, match=r"it has no gdn and it has no swiglu$"):
         match(window, SHAPE, none)
-    with pytest.raises(MatchError, match=r"no value of swiglu.expand changes its state$"):
+    with pytest.raises(MatchError, match=r"no value of swiglu.expand brings it nearer$"):
         match(parse("(attn, swiglu)"), SHAPE, goal_of("state", target, "swiglu.expand"))
 
 
