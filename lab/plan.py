@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.progress import duration
-from lab.sweep import RecipeArgument, SetOption
+from lab.sweep import RecipeArgument, SetOption, not_trained
 from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, plural, say, short, table
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def _comparisons(found: Plan) -> Iterator[str]:
         header = ("", "solved", "before", "after", f"{cost} before", "after", "off")
         yield f"Matched to {target:,.10g}, {what}:\n{table(header, rows)}"
     if found.left_out:
-        some = "Examples of what is not trained" if found.sampled else "Not trained"
-        lines = [f"  {one.label}: {one.reason}" for one in found.left_out]
-        yield f"{some} ({len(lines)}):\n" + "\n".join(lines)
+        yield not_trained(found.left_out, found.sampled)
 
 
 def _page(found: Plan) -> str:
