@@ -16,6 +16,7 @@ from sweeps.match import costs
 from sweeps.plan import left_out, plan
 from sweeps.recipe import Recipe, loads
 from sweeps.roster import Roster
+from sweeps.trials import Trials
 
 TEXT = """\
 name: x
@@ -142,6 +143,7 @@ def test_the_sampler_is_told_what_broke_a_constraint_and_it_never_comes_back(tmp
         again.tell(number, 0.5)
     assert len(again.candidates) == 6
     assert {one.label for one in again.candidates.values()} <= allowed
+    assert set(Trials(tmp_path, bounded).known.values()) == set(again.candidates)
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
     (study,) = optuna.study.get_all_study_summaries(optuna.storages.JournalStorage(backend))
     trials = optuna.load_study(
