@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.progress import duration
-from lab.sweep import RecipeArgument, SetOption
+from lab.sweep import RecipeArgument, SetOption, not_trained
 from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, plural, say, short, table
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ def validate(
     size = make_plan(asked, known, gflops=1.0)  # any rate: the time it gives is not shown
     if json:
         names = ("name", "sampled", "candidates", "space", "tasks", "optimiser_settings", "rounds", "runs")
-        emit({"valid": True, "file": file, **{name: getattr(size, name) for name in names}})
+        document = {name: getattr(size, name) for name in names}
+        if asked.match or asked.constraints:
+            document |= {name: size.as_json()[name] for name in ("rows", "left_out")}
+        emit({"valid": True, "file": file, **document})
     else:
-        say(f"{file} is valid: {_size(size)}")
+        say("\n\n".join((f"{file} is valid: {_size(size)}", *_comparisons(size))))
 
 
 def plan(
@@ -82,6 +86,30 @@ def _size(found: Plan) -> str:
     return f"{' x '.join(factors)}{halved} = {plural(found.runs, 'run')}"
 
 
+def _comparisons(found: Plan) -> Iterator[str]:
+    """What ``match`` solved, and who is left out."""
+    solved = [(row.label, row.solved) for row in found.rows if row.solved is not None]
+    if solved:
+        cost, target = solved[0][1].cost, solved[0][1].target
+        rows = [
+            (
+                label,
+                one.by or "as it is",
+                ", ".join(f"{value:g}" if value is not None else "None" for value in one.before) or "-",
+                "-" if one.after is None else f"{one.after:g}",
+                f"{one.was:,}",
+                f"{one.now:,}",
+                f"{100 * (one.now / target - 1):+.2f} %",
+            )
+            for label, one in solved
+        ]
+        what = "params without embedding and head" if cost == "params" else "state"
+        header = ("", "solved", "before", "after", f"{cost} before", "after", "off")
+        yield f"Matched to {target:,.10g}, {what}:\n{table(header, rows)}"
+    if found.left_out:
+        yield not_trained(found.left_out, found.sampled)
+
+
 def _page(found: Plan) -> str:
     counts = {
         "full": [row.n_full for row in found.rows],
@@ -109,6 +137,7 @@ def _page(found: Plan) -> str:
             f"{found.name}: {_size(found)}",
             f"Candidates{examples}; costs at the largest task:",
             table(("", "layers", *counts, "params", "FLOPs/token", "state", "schedule"), rows),
+            *_comparisons(found),
             "Tasks:\n" + "\n".join(f"  {text}" for text in found.tasks),
             f"{time}, {first}, at the measured {found.gflops:.2g} GFLOP/s a worker; solved runs end early.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,21 @@ from lab.progress import Progress, duration
 from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, note, plural, say
 
 if TYPE_CHECKING:
+    from sweeps.plan import LeftOut
     from sweeps.study import Event, Outcome
 
-__all__ = ["RecipeArgument", "RunsOption", "SetOption", "pack", "report", "seconds_of", "sweep"]
+__all__ = [
+    "RecipeArgument",
+    "RunsOption",
+    "SetOption",
+    "not_trained",
+    "pack",
+    "report",
+    "seconds_of",
+    "sweep",
+]
+
+LEFT_OUT_SHOWN = 20
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
@@ -51,11 +64,16 @@ def sweep(
       lab sweep smoke --set seeds=1
       lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
     """
+    from sweeps.plan import left_out
     from sweeps.recipe import load
+    from sweeps.space import is_sampled
     from sweeps.study import sweep as run_sweep
 
     limit = None if time is None else seconds_of(time)
-    asked = load(recipe, set_ or (), known_blocks(blocks))
+    known = known_blocks(blocks)
+    asked = load(recipe, set_ or (), known)
+    if without := left_out(asked, known):
+        note(not_trained(without, is_sampled(asked)))
     folder = runs / asked.name
     teller = _Teller(folder, quiet=json)
     try:
@@ -67,6 +85,14 @@ def sweep(
         note(teller.kept())
         raise typer.Exit(130) from None
     _answer(outcome, teller, json)
+
+
+def not_trained(without: Sequence[LeftOut], sampled: bool) -> str:
+    """Who is left out and why, the first of many; ``sampled``: these are examples out of a larger space."""
+    lines = [f"  {one.label}: {one.reason}" for one in without[:LEFT_OUT_SHOWN]]
+    if len(without) > LEFT_OUT_SHOWN:
+        lines.append(f"  and {len(without) - LEFT_OUT_SHOWN:,} more, all in lab plan --json")
+    return "\n".join((f"Not trained{', for example' if sampled else ''} ({len(without):,}):", *lines))
 
 
 class _Teller:

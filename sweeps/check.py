@@ -16,11 +16,12 @@ from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.kernels.native import compiler
 from blocks.notation import NotationError, suggest
-from blocks.schedule import ScheduleError, names
+from blocks.schedule import ScheduleError, names, parse
 from sweeps import space
 from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
+from sweeps.match import MatchError, knob
 from sweeps.protocols import parts_of
-from sweeps.space import Choices, Path, SpaceError
+from sweeps.space import Choices, Path, SpaceError, Unmatched
 from synthetics.base import Task
 from synthetics.protocol import show_task, stretch
 from synthetics.splits import draw, split_of
@@ -34,6 +35,9 @@ RUNS_LIMIT = 100 * space.LIMIT
 SHOWN = 5
 """Of many candidates wrong in different ways, so many are named."""
 
+SEEN = 1000
+"""Of a space that Optuna searches, so many combinations, evenly spread, are matched before a sweep starts."""
+
 Blocks = Mapping[str, type[Block]]
 
 
@@ -43,6 +47,7 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     rates = list(_optimiser(recipe))
     found = [*variables, *_tasks(recipe), *rates, *_size(recipe)]
     found.extend(_stretches(recipe))
+    found.extend(_comparisons(recipe, blocks))
     if recipe.train.eval_every > recipe.train.steps:
         found.append(
             (
@@ -61,6 +66,8 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
         )
     if not found:  # candidates of a recipe that is wrong so far would only repeat what is said above
         found.extend(_candidates(recipe, blocks))
+    if not found and (recipe.match or recipe.constraints):
+        found.extend(_fitted(recipe, blocks))
     return found
 
 
@@ -219,6 +226,68 @@ def _stretches(recipe: Recipe) -> Iterator[Problem]:
                     stretch(task, factor)
                 except NotationError as exc:
                     yield (*path, i), str(exc)
+
+
+def _comparisons(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
+    """What ``baseline``, ``match`` and ``constraints`` say, each by itself."""
+    part, limits = recipe.match, recipe.constraints
+    if part is not None and len(part.aims) != 1:
+        yield ("match",), "give exactly one of params and state: baseline, or a number of scalars"
+    if part is not None and part.length is not None and part.state is None:
+        yield ("match", "length"), "is of use to a state only; leave it out"
+    for i, text in enumerate(part.by if part is not None else ()):
+        try:
+            knob(text, blocks)
+        except MatchError as exc:
+            yield ("match", "by", i), str(exc)
+    if limits is not None and not limits.bounds:
+        yield ("constraints",), "bound nothing; give at least one of params, state and flops"
+    if limits is not None and limits.length is not None and limits.state is None and limits.flops is None:
+        yield ("constraints", "length"), "is of use to state and flops only; leave it out"
+    own = part is not None and "baseline" in part.aims.values()
+    if (
+        recipe.baseline is not None
+        and not own
+        and not any(b.is_share for b in (limits.bounds if limits else ()))
+    ):
+        yield ("baseline",), "is used by neither match nor constraints; leave it out"
+
+
+def _fitted(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
+    """Candidates that cannot be matched, and constraints that leave none.
+
+    Where Optuna chooses, it is told of those that cannot be matched, as of those that break a constraint;
+    such a recipe is wrong only if nothing is left.
+    """
+    sampled, said, left, reason = space.is_sampled(recipe), 0, 0, ""
+    tried: set[tuple[Block, Shape]] = set()
+    try:
+        against = space.yardstick(recipe, blocks)
+    except SpaceError as exc:
+        yield exc.path, str(exc)
+        return
+    for choices in space.spread(recipe, SEEN) if sampled else space.grid(recipe):
+        try:
+            new = space.candidate(recipe, choices, blocks, against)
+        except SpaceError as exc:
+            reason = reason or str(exc)
+            if not (sampled and isinstance(exc, Unmatched)) and said < SHOWN:
+                said += 1
+                yield exc.path, str(exc)
+            continue
+        left, reason = left + (not new.refusal), reason or f"for {new.label}: {new.refusal}"
+        for block in dict.fromkeys(b for layer in parse(new.schedule, blocks) for b in layer):
+            if (
+                (block, new.shape) not in tried
+                and (problem := _does_not_fit(block, new.shape))
+                and said < SHOWN
+            ):
+                said += 1
+                yield ("match",), f"for {new.label}: {problem}"
+            tried.add((block, new.shape))
+    if not left and not said:
+        path: Path = ("constraints",) if recipe.constraints else ("match",)
+        yield path, f"leave no candidate to train; {reason}"
 
 
 def _size(recipe: Recipe) -> Iterator[Problem]:

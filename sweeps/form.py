@@ -17,9 +17,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from blocks.base import Shape
+from sweeps.bounds import Bound, BoundError, parse_bound
+from sweeps.match import Cost
 from synthetics.fit import Training
 
-__all__ = ["OPTIMISER", "Recipe", "ShapePart", "TaskPart", "TrainPart", "Value"]
+__all__ = [
+    "OPTIMISER",
+    "ConstraintsPart",
+    "MatchPart",
+    "Recipe",
+    "ShapePart",
+    "TaskPart",
+    "TrainPart",
+    "Value",
+]
 
 Value = int | float | str | bool | None
 """What a variable may stand for: a count, an option's value, a block, or a ratio such as ``3:1``."""
@@ -40,7 +51,7 @@ def _kind(value: Any) -> str:
     return "map" if isinstance(value, dict) else "list" if isinstance(value, list | tuple) else "number"
 
 
-def _trials_kind(value: Any) -> str:
+def _word_kind(value: Any) -> str:
     return "word" if isinstance(value, str) else "number"
 
 
@@ -50,6 +61,17 @@ def _task_kind(value: Any) -> str:
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
+
+
+def _bound(cost: Cost) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            parse_bound(text, cost)
+        except BoundError as exc:
+            raise PydanticCustomError("bound", "{reason}", {"reason": str(exc)}) from None
+        return text
+
+    return AfterValidator(check)
 
 
 Plain = Annotated[Any, AfterValidator(_plain)]
@@ -73,7 +95,12 @@ Decay = Annotated[
     Discriminator(_kind),
 ]
 Trials = Annotated[
-    Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("number")], Discriminator(_trials_kind)
+    Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("number")], Discriminator(_word_kind)
+]
+# What a cost is brought to: that of the baseline, or a number.
+Aim = Annotated[
+    Annotated[Literal["baseline"], Tag("word")] | Annotated[Positive, Tag("number")],
+    Discriminator(_word_kind),
 ]
 
 
@@ -128,10 +155,58 @@ class TrainPart(_Part):
     extrapolate: Annotated[tuple[Factor, ...], Field(strict=False)] = _TRAINING.extrapolate
 
 
+class MatchPart(_Part):
+    """Every candidate brought to the same params or state by one width (``sweeps.match``).
+
+    params or state: ``baseline``, or a number of scalars. by: ``dim`` or ``block.option``; of several, the
+    first with which a candidate comes within the tolerance. within: that tolerance, a share. length: tokens
+    after which the state is meant; None for the longest task's.
+    """
+
+    params: Aim | None = None
+    state: Aim | None = None
+    by: Annotated[tuple[Text, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+    within: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    length: Count | None = None
+
+    @property
+    def aims(self) -> dict[Literal["params", "state"], float | str]:
+        """What is given of params and state."""
+        aims: dict[Literal["params", "state"], float | str | None] = {
+            "params": self.params,
+            "state": self.state,
+        }
+        return {name: aim for name, aim in aims.items() if aim is not None}
+
+
+class ConstraintsPart(_Part):
+    """What a candidate may cost (``sweeps.bounds``); else it is not trained. length: as in match.
+
+    FLOPs are those of a token, forward; all costs are without embedding and head.
+    """
+
+    params: Annotated[Text, _bound("params")] | None = None
+    state: Annotated[Text, _bound("state")] | None = None
+    flops: Annotated[Text, _bound("flops")] | None = None
+    length: Count | None = None
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The bounds that are given."""
+        given: tuple[tuple[Cost, str | None], ...] = (
+            ("params", self.params),
+            ("state", self.state),
+            ("flops", self.flops),
+        )
+        return tuple(parse_bound(text, cost) for cost, text in given if text is not None)
+
+
 class Recipe(_Part):
     """A question to the lab, checked. ``sweeps.recipe.load`` makes it; ``text`` is the YAML it came from.
 
-    halving: of several optimiser settings, each round leaves out the worse half (``sweeps.halving``).
+    baseline: the label of the candidate that ``match`` and ``constraints`` hold others against, as it is
+    written; None for the first. halving: of several optimiser settings, each round leaves out the worse half
+    (``sweeps.halving``).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -141,6 +216,9 @@ class Recipe(_Part):
     shape: ShapePart = ShapePart()
     tasks: Annotated[tuple[Entry, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
     search: dict[Text, Annotated[tuple[Plain, ...], Field(strict=False, min_length=1)]] = {}
+    baseline: Text | None = None
+    match: MatchPart | None = None
+    constraints: ConstraintsPart | None = None
     train: TrainPart = TrainPart()
     seeds: Annotated[int, Field(ge=1, le=10_000)] = 3
     first_seed: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0

@@ -16,12 +16,13 @@ from blocks.schedule import parse
 from sweeps import space
 from sweeps.clock import Clock
 from sweeps.form import Recipe
+from sweeps.match import Solved
 from sweeps.run import Run, runs_of
 from sweeps.space import Candidate
 from synthetics.fit import fit
 from synthetics.protocol import parse_task
 
-__all__ = ["Plan", "PlanRow", "measure", "plan"]
+__all__ = ["LeftOut", "Plan", "PlanRow", "left_out", "measure", "plan"]
 
 CALIBRATION_SECONDS = 2.0
 SHOWN_OF_SAMPLED = 100
@@ -31,6 +32,7 @@ SHOWN_OF_SAMPLED = 100
 class PlanRow:
     """One candidate. params, flops (forward, per token) and state are the largest over the recipe's tasks.
 
+    solved: what ``match`` made of it (costs without embedding and head), None in a recipe without.
     also: labels that come out as the same architecture and are not trained again.
     """
 
@@ -44,11 +46,21 @@ class PlanRow:
     n_window: int
     n_full: int
     also: tuple[str, ...]
+    solved: Solved | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A candidate that is not trained, and why."""
+
+    label: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Plan:
     """The whole sweep. rows: every candidate, or examples of the space where Optuna chooses (``sampled``).
+    left_out: likewise, those that break a constraint, or of a sampled recipe cannot be matched.
 
     runs: of all rounds. optimiser_settings: of the first round. seconds: estimated wall time of all rounds,
     every run using its whole budget, at ``gflops`` (1e9 FLOP/s per worker); runs that solve their task early
@@ -68,6 +80,7 @@ class Plan:
     seconds_per_round: float
     seconds: float
     rows: tuple[PlanRow, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``."""
@@ -83,7 +96,7 @@ def plan(
     """What ``lab sweep`` would do with ``recipe``. The rate is measured where it is not given."""
     workers = workers or len(os.sched_getaffinity(0))
     sampled = space.is_sampled(recipe)
-    shown = _examples(recipe, blocks) if sampled else space.candidates(recipe, blocks)
+    shown, without = _looked_at(recipe, blocks)
     count = int(recipe.trials) if sampled else len(shown)
     tasks = space.task_texts(recipe)
     runs = [run for candidate in shown for run in runs_of(recipe, candidate, tasks, recipe.first_seed)]
@@ -108,21 +121,42 @@ def plan(
         seconds_per_round=one,
         seconds=one * sum(settings) / settings[0],
         rows=tuple(_row(candidate, tasks, blocks) for candidate in shown),
+        left_out=without,
     )
 
 
-def _examples(recipe: Recipe, blocks: Mapping[str, type[Block]]) -> list[Candidate]:
-    """Candidates spread evenly over a space too large to list."""
-    every = space.size(recipe)
-    wanted = min(SHOWN_OF_SAMPLED, every)
+def left_out(recipe: Recipe, blocks: Mapping[str, type[Block]] = BLOCKS) -> tuple[LeftOut, ...]:
+    """Who is not trained: all of them, or examples where Optuna chooses."""
+    return _looked_at(recipe, blocks)[1] if recipe.match or recipe.constraints else ()
+
+
+def _looked_at(
+    recipe: Recipe, blocks: Mapping[str, type[Block]]
+) -> tuple[list[Candidate], tuple[LeftOut, ...]]:
+    """Those that are trained and those that are not; of a space that Optuna searches, some spread evenly."""
+    if not space.is_sampled(recipe):
+        every = space.census(recipe, blocks)
+        return list(every.candidates), tuple(LeftOut(one.label, one.refusal) for one in every.left_out)
     found: dict[str, Candidate] = {}
-    for i in range(wanted):
+    without: list[LeftOut] = []
+    against = space.yardstick(recipe, blocks)
+    for choices in space.spread(recipe, SHOWN_OF_SAMPLED):
         try:
-            new = space.candidate(recipe, space.at(recipe, i * every // wanted), blocks)
+            new = space.candidate(recipe, choices, blocks, against)
+        except space.Unmatched as exc:
+            without.append(LeftOut(space.label_of(recipe, choices), exc.reason))
+            continue
         except space.SpaceError:
             continue
-        found.setdefault(new.arch, new)
-    return list(found.values())
+        if new.refusal:
+            without.append(LeftOut(new.label, new.refusal))
+        else:
+            found.setdefault(new.arch, new)
+    if not found:
+        raise space.SpaceError(
+            ("constraints",), f"of {len(without)} candidates looked at, none may be trained"
+        )
+    return list(found.values()), tuple(without)
 
 
 def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block]]) -> PlanRow:
@@ -141,6 +175,7 @@ def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block
         n_window=number.window,
         n_full=number.full,
         also=candidate.also,
+        solved=candidate.solved,
     )
 
 

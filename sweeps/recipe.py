@@ -14,8 +14,9 @@ from blocks import BLOCKS
 from blocks.base import Block
 from blocks.notation import suggest
 from sweeps import yamlmarks
+from sweeps.bounds import FORM
 from sweeps.check import problems
-from sweeps.form import Recipe, ShapePart, TaskPart, TrainPart
+from sweeps.form import ConstraintsPart, MatchPart, Recipe, ShapePart, TaskPart, TrainPart
 
 __all__ = ["Recipe", "RecipeError", "find", "load", "shipped"]
 
@@ -216,11 +217,20 @@ def _sentence(error: Any, path: Sequence[Any]) -> str:
         return f"is {shown}; it must be all, or a whole number of at least 1"
     if path == ("pruning",):
         return f"is {shown}; it must be a p-value above 0 and at most 0.5, or null for none"
+    if tuple(path) in (("match", "params"), ("match", "state")):
+        return f"is {shown}; it must be baseline, or a number above 0"
+    if path[0] == "constraints" and kind == "string_type":
+        return f"is {shown}; it must be a bound: {FORM}"
     return f"is {shown}; it must be {_MUST[kind].format(**context)}{hint}"
 
 
 def _known_keys(path: Sequence[Any]) -> Iterable[str]:
     if len(path) == 2 and path[0] == "tasks":
         return TaskPart.model_fields
-    part = {(): Recipe, ("shape",): ShapePart, ("train",): TrainPart}.get(tuple(path), Recipe)
-    return part.model_fields
+    parts = {
+        ("shape",): ShapePart,
+        ("train",): TrainPart,
+        ("match",): MatchPart,
+        ("constraints",): ConstraintsPart,
+    }
+    return parts.get(tuple(path), Recipe).model_fields

@@ -8,10 +8,13 @@ from pathlib import Path
 from blocks.base import Block
 from sweeps import space
 from sweeps.form import Recipe
-from sweeps.space import Candidate, Choices, SpaceError
+from sweeps.space import Candidate, Choices, SpaceError, Unmatched
 from sweeps.trials import Trials
 
 __all__ = ["Roster"]
+
+IN_VAIN = 1000
+"""Suggestions in a row of which none may be trained, after which there is taken to be none."""
 
 
 class Roster:
@@ -24,6 +27,7 @@ class Roster:
         self._recipe, self._table = recipe, table
         self._trials = Trials(folder, recipe)
         self.sampled = space.is_sampled(recipe)
+        self._against = space.yardstick(recipe, table)
         self.candidates: dict[int, Candidate] = {}
         if self.sampled:
             self.wanted = int(recipe.trials)
@@ -44,11 +48,14 @@ class Roster:
     def grow(self) -> int | None:
         """The number of one more candidate, chosen by Optuna; None if the roster is full.
 
-        A space with fewer different schedules than asked for ends when every combination has been seen.
+        A space with fewer different schedules than asked for ends when every combination has been seen, one
+        whose constraints nearly nothing meets after many that do not.
         """
-        while not self.full and (suggestion := self._trials.suggest()):
+        vain = 0
+        while not self.full and vain < IN_VAIN and (suggestion := self._trials.suggest()):
             if self._join(*suggestion):
                 return suggestion[0]
+            vain += self._against is not None
         self.wanted = len(self.candidates)
         return None
 
@@ -62,12 +69,18 @@ class Roster:
 
     def _join(self, number: int, choices: Choices) -> bool:
         try:
-            new = space.candidate(self._recipe, choices, self._table)
+            new = space.candidate(self._recipe, choices, self._table, self._against)
+        except Unmatched as exc:
+            self._trials.constrain(number, {"match": exc.miss})
+            return False
         except SpaceError:
             self._trials.reject(number)
             return False
         if any((old.arch, old.optimisers) == (new.arch, new.optimisers) for old in self.candidates.values()):
             self._trials.reject(number)
+            return False
+        self._trials.constrain(number, {one.cost: one.violation for one in new.held})
+        if new.refusal:
             return False
         self.candidates[number] = new
         return True

@@ -14,10 +14,14 @@ from typing import Any, Literal, cast
 
 from blocks import BLOCKS
 from blocks.base import Block, Shape
+from blocks.notation import suggest
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
+from sweeps.bounds import Held
 from sweeps.form import OPTIMISER, Recipe, Value
 from sweeps.halving import counts
+from sweeps.match import MatchError, Solved
 from sweeps.protocols import PROTOCOLS, parts_of
+from sweeps.yardstick import Fitted, Yardstick
 from synthetics import TASKS
 from synthetics.base import Task
 from synthetics.protocol import SUITES, parse_task, settings, show_task
@@ -25,24 +29,31 @@ from synthetics.protocol import SUITES, parse_task, settings, show_task
 __all__ = [
     "LIMIT",
     "Candidate",
+    "Census",
     "Choices",
     "SpaceError",
+    "Unmatched",
     "at",
     "axes",
+    "baseline",
     "budgets",
     "candidate",
     "candidates",
+    "census",
     "grid",
     "is_sampled",
     "label_of",
     "layers",
+    "longest",
     "optimiser_count",
     "optimiser_counts",
     "realise",
     "same",
     "size",
+    "spread",
     "task_texts",
     "tasks_of",
+    "yardstick",
 ]
 
 LIMIT = 10_000
@@ -63,12 +74,21 @@ class SpaceError(ValueError):
         self.path = path
 
 
+class Unmatched(SpaceError):
+    """A candidate cannot be brought to what ``match`` asks for. ``miss``: as of ``MatchError``."""
+
+    def __init__(self, label: str, reason: MatchError) -> None:
+        super().__init__(("match",), f"for {label}: {reason}")
+        self.reason, self.miss = str(reason), reason.miss
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A schedule with its shape, and the optimiser settings to try on it; plain values only.
 
     label: for people, ``r=3:1``. also: labels of other choices that come out as the same architecture.
     choices: as spelled in the recipe. schedule: canonical text. optimisers: (lr, weight decay) pairs.
+    solved: what ``match`` made of it; it is in schedule and dim already. held: what came of each constraint.
     """
 
     label: str
@@ -79,6 +99,13 @@ class Candidate:
     norm: str
     optimisers: tuple[tuple[float, float], ...]
     also: tuple[str, ...] = ()
+    solved: Solved | None = None
+    held: tuple[Held, ...] = ()
+
+    @property
+    def refusal(self) -> str:
+        """Why the constraints do not let it be trained; empty if they do."""
+        return " and ".join(one.sentence for one in self.held if not one.holds)
 
     @property
     def arch(self) -> str:
@@ -146,6 +173,13 @@ def at(recipe: Recipe, index: int) -> Choices:
     return tuple(reversed(chosen))
 
 
+def spread(recipe: Recipe, number: int) -> Iterator[Choices]:
+    """At most ``number`` combinations, spread evenly over the grid."""
+    every = size(recipe)
+    for i in range(min(number, every)):
+        yield at(recipe, i * every // min(number, every))
+
+
 def label_of(recipe: Recipe, choices: Choices) -> str:
     """``r=3:1, m=gdn``; the schedule's own label where the recipe lists schedules."""
     if recipe.schedules is not None:
@@ -178,31 +212,106 @@ def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedul
         raise SpaceError(where, str(exc)) from None
 
 
-def candidate(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Candidate:
-    """The candidate of one combination. Raises SpaceError where it cannot be realised."""
+@dataclass(frozen=True)
+class Census:
+    """All candidates of an enumerated recipe: those that are trained, and those that break a constraint."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: tuple[Candidate, ...]
+
+
+def longest(recipe: Recipe) -> int:
+    """Tokens of the longest task."""
+    return max(task.tokens for entry in recipe.entries for task in tasks_of(entry.task))
+
+
+def baseline(recipe: Recipe) -> Choices:
+    """The combination that ``baseline`` names; the first if it names none. Raises SpaceError."""
+    if recipe.baseline is None:
+        return at(recipe, 0)
+    for choices in itertools.islice(grid(recipe), LIMIT):
+        if label_of(recipe, choices) == recipe.baseline:
+            return choices
+    labels = [label_of(recipe, choices) for choices in itertools.islice(grid(recipe), 20)]
+    among = f" among the first {LIMIT:,}" if size(recipe) > LIMIT else ""
+    hint = suggest(recipe.baseline, labels)
+    raise SpaceError(("baseline",), f"no candidate{among} is called {recipe.baseline!r}{hint}")
+
+
+def yardstick(recipe: Recipe, blocks: Blocks = BLOCKS) -> Yardstick | None:
+    """What ``match`` and ``constraints`` hold candidates against; None if there is neither.
+
+    Raises SpaceError, also where the baseline cannot be realised.
+    """
+    if recipe.match is None and recipe.constraints is None:
+        return None
+    choices = baseline(recipe)
+    label = label_of(recipe, choices)
+    written = (label, layers(recipe, choices, blocks), _shape(recipe))
+    try:
+        return Yardstick.of(recipe.match, recipe.constraints, written, longest(recipe), blocks)
+    except MatchError as exc:
+        raise SpaceError(("match",), str(exc)) from None
+    except ValueError as exc:  # OptionError, and whatever a block of the user's own raises
+        raise SpaceError(("shape",), f"for {label}: {exc}") from None
+
+
+def candidate(
+    recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS, against: Yardstick | None = None
+) -> Candidate:
+    """The candidate of one combination, matched and measured where the recipe says so.
+
+    against: the recipe's ``yardstick``, to spare working it out for every candidate. Raises SpaceError where
+    the combination cannot be realised, Unmatched where it cannot be matched.
+    """
+    against = against or yardstick(recipe, blocks)
+    label = label_of(recipe, choices)
+    made = Fitted(layers(recipe, choices, blocks), _shape(recipe))
+    if against is not None:
+        try:
+            made = against.fit(made.schedule, made.shape, blocks)
+        except MatchError as exc:
+            raise Unmatched(label, exc) from None
+        except ValueError as exc:
+            raise SpaceError(("shape",), f"for {label}: {exc}") from None
     rates = partial(_rates, recipe, dict(choices))
     return Candidate(
-        label=label_of(recipe, choices),
+        label=label,
         choices=choices,
-        schedule=show(layers(recipe, choices, blocks), blocks),
-        dim=recipe.shape.dim,
-        heads=recipe.shape.heads,
-        norm=recipe.shape.norm,
+        schedule=show(made.schedule, blocks),
+        dim=made.shape.dim,
+        heads=made.shape.heads,
+        norm=made.shape.norm,
         optimisers=tuple(itertools.product(rates("lr"), rates("weight_decay"))),
+        solved=made.solved,
+        held=made.held,
     )
 
 
-def candidates(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Candidate]:
+def census(recipe: Recipe, blocks: Blocks = BLOCKS) -> Census:
     """All candidates of an enumerated recipe, each architecture once; the others' labels are in ``also``."""
     first: dict[tuple[Any, ...], Candidate] = {}
+    against = yardstick(recipe, blocks)
     for choices in grid(recipe):
-        new = candidate(recipe, choices, blocks)
+        new = candidate(recipe, choices, blocks, against)
         same = (new.arch, new.optimisers)
         if same in first:
             first[same] = replace(first[same], also=(*first[same].also, new.label))
         else:
             first[same] = new
-    return list(first.values())
+    return Census(
+        tuple(one for one in first.values() if not one.refusal),
+        tuple(one for one in first.values() if one.refusal),
+    )
+
+
+def candidates(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Candidate]:
+    """The candidates that an enumerated recipe trains."""
+    return list(census(recipe, blocks).candidates)
+
+
+def _shape(recipe: Recipe) -> Shape:
+    return Shape(dim=recipe.shape.dim, heads=recipe.shape.heads, norm=recipe.shape.norm)
 
 
 def _rates(recipe: Recipe, choices: Mapping[str, Value], name: str) -> tuple[float, ...]:

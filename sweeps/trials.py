@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.form import Recipe
 from sweeps.space import Candidate, Choices, axes
@@ -34,7 +34,8 @@ class Trials:
     """The candidates of one recipe as trials of one study.
 
     A study belongs to one search space: another set of values is another study in the same journal, since
-    Optuna's categories never change.
+    Optuna's categories never change; so are another match and other constraints, which decide what choices
+    stand for and which of them may be tried.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
@@ -43,7 +44,7 @@ class Trials:
         for stale in folder.glob("study.log.lock*"):
             stale.unlink()  # left by a killed sweep; ours is the only writer
         self._axes = axes(recipe)
-        space = hashlib.sha256(json.dumps(self._axes).encode()).hexdigest()[:8]
+        space = hashlib.sha256(json.dumps(_identity(recipe)).encode()).hexdigest()[:8]
         storage = JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(
             storage=storage, study_name=f"{recipe.name}-{space}", direction="maximize", load_if_exists=True
@@ -59,6 +60,7 @@ class Trials:
         self._told: set[int] = set()
         self._rejected: set[int] = set()
         self._numbers: dict[Choices, int] = {}
+        self._asked: dict[int, Trial] = {}
         for trial in self._study.get_trials(deepcopy=False):
             self._adopt(trial)
 
@@ -72,7 +74,8 @@ class Trials:
                 self._study.tell(trial.number, state=TrialState.FAIL)
             return
         number = self._numbers.setdefault(self._choices(params), trial.number)
-        if trial.state == TrialState.FAIL and number == trial.number:
+        # Infeasible trials end as pruned ones, of which the sampler reads the constraints.
+        if trial.state in (TrialState.FAIL, TrialState.PRUNED) and number == trial.number:
             self._rejected.add(number)
         if trial.state == TrialState.WAITING:
             self._study.ask(self._distributions)
@@ -102,6 +105,7 @@ class Trials:
             choices = self._choices(trial.params)
             if choices not in self._numbers:
                 self._numbers[choices] = trial.number
+                self._asked[trial.number] = trial
                 return trial.number, choices
             # A repeat tells the sampler nothing new; as a failed trial it is left out of its model.
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -111,7 +115,9 @@ class Trials:
 
     def _enqueue(self, choices: Choices) -> int:
         self._study.enqueue_trial(dict(choices))
-        return self._study.ask(self._distributions).number
+        trial = self._study.ask(self._distributions)
+        self._asked[trial.number] = trial
+        return trial.number
 
     def _unseen(self) -> Choices:
         names, values = list(self._axes), list(self._axes.values())
@@ -132,8 +138,30 @@ class Trials:
         """Whether the study has a trial's value, or knows that it has none."""
         return number in self._told
 
+    def constrain(self, number: int, violations: Mapping[str, float]) -> None:
+        """What a candidate makes of each constraint, at most 0 where it holds. One that breaks any is gone.
+
+        A trial that has ended, or was told before, is left as it is.
+        """
+        known = self._study.get_trials(deepcopy=False)[number]
+        if not known.state.is_finished():
+            trial = self._asked.get(number) or Trial(self._study, known._trial_id)  # after a kill
+            for name, value in violations.items():
+                if name not in known.constraints:
+                    trial.set_constraint(name, value)
+        if any(value > 0 for value in violations.values()) and number not in self._told:
+            self._study.tell(number, state=TrialState.PRUNED)
+            self._told.add(number)
+            self._rejected.add(number)
+
     def reject(self, number: int) -> None:
         """A candidate that cannot be realised: it never comes back."""
         self._study.tell(number, state=TrialState.FAIL)
         self._told.add(number)
         self._rejected.add(number)
+
+
+def _identity(recipe: Recipe) -> Any:
+    """What makes a study another one. A recipe without match and constraints keeps the name it always had."""
+    comparisons = recipe.model_dump(include={"baseline", "match", "constraints"}, exclude_none=True)
+    return [axes(recipe), comparisons] if comparisons else axes(recipe)

@@ -47,6 +47,38 @@ def test_a_sampled_recipe_is_counted_by_its_trials(answer, workplace: Path) -> N
     assert "3 candidates chosen by Optuna out of 5" in answer("plan", *words)
 
 
+FAIR = (
+    "window.yaml",
+    "--set=match={state: baseline, by: dim, within: 0.1}",
+    "--set=baseline=w=16",
+    "--set=search.w=[4, 8, 16]",
+)
+
+
+def test_plan_and_validate_show_what_was_made_equal(answer, lab, workplace: Path) -> None:
+    for command in ("plan", "validate"):
+        text, found = answer(command, *FAIR), json.loads(answer(command, *FAIR, "--json"))
+        assert "Matched to 1,472, state:" in text
+        assert [row["solved"]["by"] for row in found["rows"]] == ["dim", "dim", ""]
+        for row in found["rows"]:
+            assert abs(row["solved"]["now"] - row["solved"]["target"]) <= 0.1 * row["solved"]["target"]
+    refused = lab("validate", *FAIR, "--set", "match.within=0.001")
+    assert refused.code == 2 and refused.err.count("\n") <= 2
+    assert "the nearest is" in refused.err and "w=4" in refused.err
+
+
+def test_what_breaks_a_constraint_is_named_and_not_trained(lab, workplace: Path) -> None:
+    words = ("window.yaml", *SMALL, "--set", "constraints={state: <= 1200}", "--set", "seeds=1")
+    said = "w=16: its state is 1,472, not <= 1200 (1,200)"
+    planned = lab("plan", *words)
+    assert planned.code == 0 and f"Not trained (1):\n  {said}" in planned.out
+    swept = lab("sweep", *words, "--workers", 1)
+    assert swept.code == 0 and f"Not trained (1):\n  {said}" in swept.err
+    assert read(Path("runs/window")).frame["label"].unique().to_list() == ["w=4"]
+    none = lab("sweep", *words, "--set", "constraints.state=<= 1")
+    assert none.code == 2 and "leave no candidate to train" in none.err
+
+
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_shipped_recipe_is_valid(name: str, answer) -> None:
     found = json.loads(answer("validate", name, "--json"))
