@@ -15,7 +15,7 @@ from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blo
 if TYPE_CHECKING:
     from sweeps.study import Event, Outcome
 
-__all__ = ["RecipeArgument", "RunsOption", "SetOption", "pack", "report", "seconds_of", "sweep"]
+__all__ = ["RecipeArgument", "RunsOption", "SetOption", "folder_of", "pack", "report", "seconds_of", "sweep"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
@@ -193,7 +193,7 @@ def report(
     from analysis.report import write
     from lab.answer import document, page, ranking_of
 
-    folder = _folder(run, runs)
+    folder = folder_of(run, runs)
     ranking = ranking_of(folder)
     written = write(folder, out)
     if json:
@@ -215,7 +215,7 @@ def pack(
     """
     from sweeps.packs import pack as gather
 
-    number = gather(_folder(run, runs), out)
+    number = gather(folder_of(run, runs), out)
     size = out.stat().st_size
     if json:
         emit({"file": str(out), "runs": number, "bytes": size})
@@ -223,6 +223,6 @@ def pack(
         say(f"{out}: {plural(number, 'run')}, {size / 1e6:.2f} MB")
 
 
-def _folder(run: str, runs: Path) -> Path:
+def folder_of(run: str, runs: Path) -> Path:
     """A bare name may mean a folder here or one in --runs; what is here goes first."""
     return runs / run if not Path(run).exists() and (runs / run).is_dir() else Path(run)
