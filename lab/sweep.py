@@ -142,11 +142,12 @@ class _Teller:
 def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
     """The end of a sweep: the last answer, why it ended, and where the report is."""
     from analysis.report import write
-    from lab.answer import document, ranking_of
+    from lab.answer import answer_of, document
 
-    page = write(outcome.folder)
+    answer = answer_of(outcome.folder)
+    page = write(outcome.folder, importance=answer.importance)
     if json:
-        emit({**document(ranking_of(outcome.folder)), "sweep": _plain(outcome), "report": str(page)})
+        emit({**document(answer.ranking), "sweep": _plain(outcome), "report": str(page)})
         return
     teller.renew(f"After {plural(outcome.rounds, 'round')} of {outcome.rounds_asked}")
     if outcome.failures:
@@ -191,15 +192,17 @@ def report(
       lab report ratios --out ratios.html
     """
     from analysis.report import write
-    from lab.answer import document, page, ranking_of
+    from lab.answer import answer_of, document, effects_document, effects_page, page
 
     folder = folder_of(run, runs)
-    ranking = ranking_of(folder)
-    written = write(folder, out)
+    answer = answer_of(folder)
+    written = write(folder, out, answer.importance)
     if json:
-        emit({**document(ranking), "report": str(written)})
-    else:
-        say(f"{page(ranking)}\n\nreport: {written}")
+        more = {"effects": effects_document(answer), "report": str(written)}
+        emit({**document(answer.ranking), **more})
+        return
+    parts = (page(answer.ranking), effects_page(answer), f"report: {written}")
+    say("\n\n".join(part for part in parts if part))
 
 
 def pack(
