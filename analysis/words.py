@@ -60,7 +60,7 @@ def value_text(ranking: Ranking, value: float, digits: int = 2) -> str:
 
 def amount(ranking: Ranking, gap: float) -> str:
     """A difference without its unit: points (hundredths) of accuracy or area, or steps."""
-    text = f"{gap:.0f}" if ranking.score == "steps" else f"{100 * gap:.1f}"
+    text = f"{gap:z.0f}" if ranking.score == "steps" else f"{100 * gap:z.1f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

@@ -22,6 +22,15 @@ def test_the_variable_that_decides_gets_the_most_and_the_shares_add_up(decides: 
     assert sum(found.values()) == pytest.approx(1)
 
 
+def test_it_asks_about_the_best_and_not_about_the_worst() -> None:
+    """One value of r makes the best, one of m the worst; turned round, the other way about."""
+    scores = [1.0 if row["r"] == "4" else -1.0 if row["m"] == "0" else 0.0 for row in rows(5)]
+    found = importance(rows(5), scores)
+    assert found["r"] > 0.6 > found["m"]
+    found = importance(rows(5), [-score for score in scores])
+    assert found["m"] > 0.6 > found["r"]
+
+
 def test_order_of_candidates_never_matters() -> None:
     rng = np.random.default_rng(SEED)
     scores = rng.uniform(size=16)
