@@ -41,6 +41,7 @@ __all__ = [
     "scores_at",
     "seeds_between",
     "seeds_for",
+    "seeds_to_find",
     "separation",
 ]
 
@@ -157,8 +158,6 @@ def seeds_between(
     Without ``paired`` the variances add, as for runs of other seeds. Raises PanelError at one seed or for a
     power that is not between 0 and 1.
     """
-    if not 0 < power < 1:
-        raise PanelError(f"power is {power}; it must be between 0 and 1, such as 0.8")
     pilot = min(len(one) for one in (*first, *second))
     if pilot < 2:
         raise PanelError("one seed shows no variance; 2 seeds are needed, and 5 make a fair prediction")
@@ -166,8 +165,26 @@ def seeds_between(
     delta = sum(w * float(a.mean() - b.mean()) for w, (a, b) in zip(weights, pairs, strict=True))
     spread = [float((a - b).var(ddof=1) if paired else a.var(ddof=1) + b.var(ddof=1)) for a, b in pairs]
 
+    return seeds_to_find(delta, spread, weights, pilot, power, family)
+
+
+def seeds_to_find(
+    delta: float,
+    variances: Sequence[float],
+    weights: Sequence[float],
+    pilot: int,
+    power: float = 0.8,
+    family: int = 1,
+) -> Prediction:
+    """Seeds at which a weighted mean difference ``delta`` is found; variances as in ``power_at``.
+
+    pilot: the seeds that the variances stand on. Raises PanelError for a power that is not between 0 and 1.
+    """
+    if not 0 < power < 1:
+        raise PanelError(f"power is {power}; it must be between 0 and 1, such as 0.8")
+
     def reached(seeds: int) -> float:
-        return power_at(delta, spread, weights, seeds, family)
+        return power_at(delta, variances, weights, seeds, family)
 
     if reached(MOST_SEEDS) < power:
         return Prediction(None, delta, reached(MOST_SEEDS), power, pilot)

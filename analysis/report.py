@@ -18,6 +18,8 @@ from plotly.offline import get_plotlyjs
 
 from analysis import sections
 from analysis.fragments import e, embedded_json
+from analysis.marginal import Importance, marginals
+from analysis.marginal_section import effects
 from analysis.stats import Ranking, rank
 from analysis.tables import SCORES, Board, Score, board
 from analysis.words import answer, notes, sentence
@@ -38,8 +40,10 @@ class Asked:
     margin: float
 
 
-def write(folder: Path, out: Path | None = None) -> Path:
+def write(folder: Path, out: Path | None = None, importance: Importance | None = None) -> Path:
     """Write the report of a run folder and return its path: ``out``, else ``report.html`` in the folder.
+
+    importance: of the variables, shown beside their marginal effects; whoever has Optuna can give it.
 
     Raises ResultsError if the folder is no run folder, or ``out`` cannot be a file.
     """
@@ -50,7 +54,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
         raise ResultsError(
             f"{path}: the report needs a file name in a folder that exists; choose another --out"
         )
-    write_text(path, render(results, asked(results, folder)))
+    write_text(path, render(results, asked(results, folder), importance))
     return path
 
 
@@ -79,7 +83,7 @@ def asked(results: Results, folder: Path) -> Asked:
     return Asked(name, _question(results.recipe_text), score, margin)
 
 
-def render(results: Results, about: Asked) -> str:
+def render(results: Results, about: Asked, importance: Importance | None = None) -> str:
     """The whole page as text."""
     frame = results.frame
     ranked = board(frame, about.score, results.pruned) if frame["final"].any() else None
@@ -94,6 +98,7 @@ def render(results: Results, about: Asked) -> str:
         parts += [
             sections.ranking_table(ranking, ranked),
             sections.by_task(ranking),
+            effects(found, importance, ranking) if (found := marginals(ranked)) else "",
             sections.learning(frame, ranked, ranking),
             sections.costs(ranking),
             sections.by_position(ranked, ranking),

@@ -55,7 +55,9 @@ __all__ = [
     "bootstrap",
     "estimate",
     "holm",
+    "looks_at",
     "rank",
+    "rounding",
 ]
 
 LEVEL = 0.95
@@ -243,7 +245,7 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
     if ranked.lower_is_better:
         margin *= float(np.mean(ranked.tasks["budget"].to_numpy()))
     samples = _samples(ranked)
-    whole = {arch: estimate(_arrays(by_task), _rounding(ranked)) for arch, by_task in samples.items()}
+    whole = {arch: estimate(_arrays(by_task), rounding(ranked)) for arch, by_task in samples.items()}
     facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
     sign = -1.0 if ranked.lower_is_better else 1.0
 
@@ -297,25 +299,28 @@ def _cost(row: Mapping[str, int]) -> tuple[int, int, int]:
     return row["state"], row["flops"], row["params"]
 
 
-def _rounding(ranked: Board) -> float:
+def rounding(ranked: Board) -> float:
     """Variance of rounding a value to the grid of evaluations (0 for accuracy and area)."""
     return ranked.grid**2 / 12
+
+
+def looks_at(ranked: Board, pair: tuple[str, str], shared: int) -> int:
+    """Rounds after which one of a pair of archs could have left the race, 1 where neither did."""
+    return max(1, shared - 1) if ranked.pruned.keys() & pair else 1
 
 
 def _gap(ranked: Board, best: Samples, other: Samples, sign: float) -> Estimate:
     """best - other, paired by task and seed."""
     seeds = _shared(best, other)
     apart = [np.array([sign * (best[task][s] - other[task][s]) for s in seeds]) for task in best]
-    return estimate(apart, 2 * _rounding(ranked))
+    return estimate(apart, 2 * rounding(ranked))
 
 
 def _corrected(ranked: Board, samples: Mapping[str, Samples], order: Sequence[str]) -> dict[str, float]:
     """Holm-corrected p of each candidate against the first of ``order``, in the family of all pairs."""
     pairs = list(itertools.combinations(order, 2))
     p_values = [_gap(ranked, samples[a], samples[b], 1.0).p_value() for a, b in pairs]
-    looks = [
-        len(_shared(samples[a], samples[b])) - 1 if {a, b} & ranked.pruned.keys() else 1 for a, b in pairs
-    ]
+    looks = [looks_at(ranked, (a, b), len(_shared(samples[a], samples[b]))) for a, b in pairs]
     known = [min(1.0, p * many) for p, many in zip(p_values, looks, strict=True) if p is not None]
     if len(known) < len(p_values):
         return {}
@@ -333,7 +338,7 @@ def _row(
     arch = str(facts["arch"])
     mine = ranked.runs.filter(pl.col("arch") == arch)
     values, left = _arrays(by_task), ranked.pruned.get(arch)
-    whole = estimate(values, _rounding(ranked))
+    whole = estimate(values, rounding(ranked))
     bound = gap.upper() if gap else None
     within = True if gap is None and len(ranked.seeds) > 1 else None
     if bound is not None and left is None:
@@ -352,7 +357,7 @@ def _row(
         bound=bound,
         tied=None if p is None else p > 1 - LEVEL or ahead,
         within=within,
-        tasks={task: estimate([one], _rounding(ranked)) for task, one in zip(by_task, values, strict=True)},
+        tasks={task: estimate([one], rounding(ranked)) for task, one in zip(by_task, values, strict=True)},
         failed=int(mine["failed"].sum()),
         censored=int(mine["censored"].sum()),
         runs=mine.height,

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from analysis.stats import Interval, Ranking, Row, TaskNote
 from analysis.tables import natural, one_number
 
-__all__ = ["amount", "answer", "margin_text", "notes", "saving", "score_name", "sentence", "value_text"]
+__all__ = [
+    "amount",
+    "answer",
+    "listed",
+    "margin_text",
+    "notes",
+    "saving",
+    "score_name",
+    "sentence",
+    "unit",
+    "value_text",
+    "where",
+]
 
 NO_ROUND = "No round is complete yet, so there is no ranking."
 
@@ -48,14 +60,14 @@ def value_text(ranking: Ranking, value: float, digits: int = 2) -> str:
 
 def amount(ranking: Ranking, gap: float) -> str:
     """A difference without its unit: points (hundredths) of accuracy or area, or steps."""
-    text = f"{gap:.0f}" if ranking.score == "steps" else f"{100 * gap:.1f}"
+    text = f"{gap:z.0f}" if ranking.score == "steps" else f"{100 * gap:z.1f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def margin_text(ranking: Ranking) -> str:
     """The margin with its unit, ``2 points`` or ``20 steps``."""
     size = ranking.margin if ranking.score == "steps" else 100 * ranking.margin
-    return f"{size:.3g} {_unit(ranking)}{'' if size == 1 else 's'}"
+    return f"{size:.3g} {unit(ranking)}{'' if size == 1 else 's'}"
 
 
 def saving(row: Row, best: Row) -> str:
@@ -71,7 +83,8 @@ def saving(row: Row, best: Row) -> str:
     return "the same costs"
 
 
-def _unit(ranking: Ranking) -> str:
+def unit(ranking: Ranking) -> str:
+    """What differences of the score are counted in."""
     return "step" if ranking.score == "steps" else "point"
 
 
@@ -81,7 +94,8 @@ def _seeds(ranking: Ranking) -> str:
     return "1 seed" if count == 1 else f"{count} seeds{few}"
 
 
-def _where(ranking: Ranking) -> str:
+def where(ranking: Ranking) -> str:
+    """``on recall``, ``on the mean of 3 tasks``."""
     names = [task.task for task in ranking.tasks]
     return f"on {names[0]}" if len(names) == 1 else f"on the mean of {len(names)} tasks"
 
@@ -96,14 +110,15 @@ def _score(ranking: Ranking, row: Row) -> str:
     return f"{score_name(ranking)} {value_text(ranking, row.score)}{_range(ranking, row.interval)}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _alone(ranking: Ranking) -> str:
     row = ranking.best
     return (
-        f"Only {row.label} is ranked ({_score(ranking, row)}, {_where(ranking)}, {_seeds(ranking)}); "
+        f"Only {row.label} is ranked ({_score(ranking, row)}, {where(ranking)}, {_seeds(ranking)}); "
         "there is nothing to compare it with."
     )
 
@@ -111,9 +126,9 @@ def _alone(ranking: Ranking) -> str:
 def _stands(tasks: Sequence[TaskNote], ranking: Ranking) -> str:
     """Where the tasks that separate nothing stand."""
     if ranking.score == "steps":
-        return f"no run reached the threshold on {_listed([task.task for task in tasks])}"
+        return f"no run reached the threshold on {listed([task.task for task in tasks])}"
     ends = [f"{task.task} is at {'its ceiling' if task.verdict == 'ceiling' else 'chance'}" for task in tasks]
-    return f"{_listed(ends)} for every schedule"
+    return f"{listed(ends)} for every schedule"
 
 
 def _stuck(ranking: Ranking) -> str:
@@ -123,14 +138,14 @@ def _stuck(ranking: Ranking) -> str:
 
 def _one_seed(ranking: Ranking) -> str:
     return (
-        f"{ranking.best.label} stands first {_where(ranking)} ({_score(ranking, ranking.best)}), "
+        f"{ranking.best.label} stands first {where(ranking)} ({_score(ranking, ranking.best)}), "
         "but one seed gives no interval: nothing shows yet that any two schedules differ."
     )
 
 
 def _compared(ranking: Ranking) -> str:
     best = ranking.best
-    head = f"{best.label} is best {_where(ranking)} ({_score(ranking, best)})"
+    head = f"{best.label} is best {where(ranking)} ({_score(ranking, best)})"
     return f"{head}{_told_apart(ranking)}; {_cheapest(ranking)}."
 
 
@@ -144,7 +159,7 @@ def _told_apart(ranking: Ranking) -> str:
         return f", but {_group(ranking, tied)} {at}"
     if len(others) == 1 and others[0].gap_interval is not None:
         low, high = (amount(ranking, edge) for edge in others[0].gap_interval)
-        gap = f"{amount(ranking, others[0].gap)} {_unit(ranking)}s (95 % interval {low} to {high})"
+        gap = f"{amount(ranking, others[0].gap)} {unit(ranking)}s (95 % interval {low} to {high})"
         return f", and {others[0].label} is worse by {gap} {at}"
     return f", and each of the other {len(others)} is shown to be worse {at}"
 
@@ -156,7 +171,7 @@ def _group(ranking: Ranking, tied: Sequence[str]) -> str:
     first = order.index(group[0])
     if len(group) > 2 and one_number(order) and order[first : first + len(group)] == group:
         return f"{group[0]} to {group[-1]} cannot be told apart"
-    return f"{_listed(sorted(tied, key=natural))} cannot be told apart from it"
+    return f"{listed(sorted(tied, key=natural))} cannot be told apart from it"
 
 
 def _cheapest(ranking: Ranking) -> str:
@@ -182,12 +197,12 @@ def _notes(ranking: Ranking) -> list[str]:
         found.append(f"{_stands(stuck, ranking)}, which separates nothing")
     rows = sorted(ranking.rows, key=lambda row: natural(row.label))
     if lost := [f"{row.label} diverged in {row.failed} of its {row.runs} runs" for row in rows if row.failed]:
-        found.append(f"{_listed(lost)}, counted as {'the budget' if ranking.score == 'steps' else 'chance'}")
+        found.append(f"{listed(lost)}, counted as {'the budget' if ranking.score == 'steps' else 'chance'}")
     if missed := [row for row in rows if row.censored]:
         alike = len({row.runs for row in rows}) == 1
         each = [f"{row.label} in {row.censored}{'' if alike else f' of {row.runs}'}" for row in missed]
         of = f" of {rows[0].runs}" if alike else ""
-        found.append(f"the threshold was missed by {_listed(each)}{of} runs, which count their budget")
+        found.append(f"the threshold was missed by {listed(each)}{of} runs, which count their budget")
     if ranking.pruned:
         found.append(_left(ranking.pruned))
     if ranking.left_out:
@@ -195,7 +210,7 @@ def _notes(ranking: Ranking) -> list[str]:
         found.append(f"{many} round{'s are' if many > 1 else ' is'} not complete and left out")
     if ranking.waiting:
         has = "have" if len(ranking.waiting) > 1 else "has"
-        found.append(f"{_listed(ranking.waiting)} {has} no complete round")
+        found.append(f"{listed(ranking.waiting)} {has} no complete round")
     return found
 
 
@@ -203,8 +218,8 @@ def _left(rows: Sequence[Row]) -> str:
     """Who left the race, when, by which test, and what its comparison stands on."""
     rows = sorted(rows, key=lambda row: natural(row.label))
     told = [(row.label, row.left.round, row.left.rounds, row.left.p) for row in rows if row.left]
-    names = _listed([f"{label} after {after}" for label, after, _, _ in told])
+    names = listed([f"{label} after {after}" for label, after, _, _ in told])
     stands = "its comparison stands" if len(rows) == 1 else "their comparisons stand"
-    seeds = _listed([str(row.seeds) for row in rows])
+    seeds = listed([str(row.seeds) for row in rows])
     rule = f"by Wilcoxon's test at p {told[0][3]:g}"
     return f"{names} of {told[0][2]} rounds left the race, {rule}; {stands} on {seeds} seeds"

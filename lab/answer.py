@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.terminal import plural, short, table
 
 if TYPE_CHECKING:
+    from analysis.marginal import Importance, Marginals
     from analysis.stats import Interval, Ranking, Row
+    from analysis.tables import Board
 
-__all__ = ["document", "page", "ranking_of"]
+__all__ = ["Answer", "answer_of", "document", "effects_document", "effects_page", "page", "ranking_of"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run folder says; None before the first complete round.
+
+    effects and importance: None, too, where fewer than two variables take several values.
+    """
+
+    ranking: Ranking | None
+    effects: Marginals | None
+    importance: Importance | None
 
 
 def ranking_of(folder: Path) -> Ranking | None:
@@ -19,8 +33,27 @@ def ranking_of(folder: Path) -> Ranking | None:
 
     Raises ResultsError where the folder is not ours.
     """
-    from analysis.report import asked
     from analysis.stats import rank
+
+    found = _board_of(folder)
+    return None if found is None else rank(*found)
+
+
+def answer_of(folder: Path) -> Answer:
+    """The ranking, and what each variable does. Raises ResultsError where the folder is not ours."""
+    from analysis.marginal import marginals
+    from analysis.stats import rank
+
+    found = _board_of(folder)
+    ranking = None if found is None else rank(*found)
+    if found is None or ranking is None:
+        return Answer(None, None, None)
+    return Answer(ranking, marginals(found[0]), _importance(found[0], ranking))
+
+
+def _board_of(folder: Path) -> tuple[Board, float] | None:
+    """The board and the recipe's margin, None before the first finished run."""
+    from analysis.report import asked
     from analysis.tables import board
     from sweeps.results import read
 
@@ -28,7 +61,22 @@ def ranking_of(folder: Path) -> Ranking | None:
     if not results.frame["final"].any():
         return None
     about = asked(results, folder)
-    return rank(board(results.frame, about.score, results.pruned), about.margin)
+    return board(results.frame, about.score, results.pruned), about.margin
+
+
+def _importance(ranked: Board, ranking: Ranking) -> Importance | None:
+    """By Optuna, which ``analysis`` does not know; None where there is nothing to share out."""
+    from analysis.marginal import Importance, choices_of
+
+    chosen = choices_of(ranked)
+    if not chosen:
+        return None
+    from sweeps.importance import evaluator_name, importance
+
+    sign = -1 if ranked.lower_is_better else 1
+    rows = sorted((row for row in ranking.rows if row.arch in chosen), key=lambda row: row.arch)
+    shares = importance([chosen[row.arch] for row in rows], [sign * row.score for row in rows])
+    return Importance(evaluator_name(len(rows)), shares) if shares else None
 
 
 def page(ranking: Ranking | None) -> str:
@@ -47,6 +95,44 @@ def document(ranking: Ranking | None) -> dict[str, Any]:
     from analysis.words import sentence
 
     return {"sentence": sentence(ranking), "ranking": None if ranking is None else asdict(ranking)}
+
+
+def effects_page(answer: Answer) -> str:
+    """Marginal means and effects of the variables; empty where there are none to show."""
+    from analysis.marginal import defined, named
+    from analysis.words import amount, unit
+
+    ranking, found = answer.ranking, answer.effects
+    if ranking is None or found is None:
+        return ""
+
+    def effect_of(value: float | None, interval: Interval | None) -> tuple[str, str]:
+        edges = f"{amount(ranking, interval[0])} to {amount(ranking, interval[1])}" if interval else "-"
+        return ("-" if value is None else amount(ranking, value)), edges
+
+    rows = [
+        (
+            f"{variable.name}={one.value}",
+            one.candidates,
+            "-" if one.mean is None else _value(ranking, one.mean),
+            "-" if one.interval is None else _range(ranking, one.interval),
+            *effect_of(one.effect, one.effect_interval),
+        )
+        for variable in found.variables
+        for one in variable.effects
+    ]
+    effect = f"effect, {unit(ranking)}s"
+    header = ("by variable", "schedules", "mean score", "95 % interval", effect, "95 % interval")
+    told = [defined(found), *([named(answer.importance)] if answer.importance else [])]
+    return f"{table(header, rows)}\n\n{' '.join(told)}"
+
+
+def effects_document(answer: Answer) -> dict[str, Any] | None:
+    """The same for ``--json``; null where there are none to show."""
+    if answer.effects is None:
+        return None
+    importance = None if answer.importance is None else asdict(answer.importance)
+    return {**asdict(answer.effects), "importance": importance}
 
 
 def _rows(ranking: Ranking) -> str:

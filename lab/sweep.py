@@ -21,6 +21,7 @@ __all__ = [
     "RecipeArgument",
     "RunsOption",
     "SetOption",
+    "folder_of",
     "not_trained",
     "pack",
     "report",
@@ -168,11 +169,12 @@ class _Teller:
 def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
     """The end of a sweep: the last answer, why it ended, and where the report is."""
     from analysis.report import write
-    from lab.answer import document, ranking_of
+    from lab.answer import answer_of, document
 
-    page = write(outcome.folder)
+    answer = answer_of(outcome.folder)
+    page = write(outcome.folder, importance=answer.importance)
     if json:
-        emit({**document(ranking_of(outcome.folder)), "sweep": _plain(outcome), "report": str(page)})
+        emit({**document(answer.ranking), "sweep": _plain(outcome), "report": str(page)})
         return
     teller.renew(f"After {plural(outcome.rounds, 'round')} of {outcome.rounds_asked}")
     if outcome.failures:
@@ -217,15 +219,17 @@ def report(
       lab report ratios --out ratios.html
     """
     from analysis.report import write
-    from lab.answer import document, page, ranking_of
+    from lab.answer import answer_of, document, effects_document, effects_page, page
 
-    folder = _folder(run, runs)
-    ranking = ranking_of(folder)
-    written = write(folder, out)
+    folder = folder_of(run, runs)
+    answer = answer_of(folder)
+    written = write(folder, out, answer.importance)
     if json:
-        emit({**document(ranking), "report": str(written)})
-    else:
-        say(f"{page(ranking)}\n\nreport: {written}")
+        more = {"effects": effects_document(answer), "report": str(written)}
+        emit({**document(answer.ranking), **more})
+        return
+    parts = (page(answer.ranking), effects_page(answer), f"report: {written}")
+    say("\n\n".join(part for part in parts if part))
 
 
 def pack(
@@ -241,7 +245,7 @@ def pack(
     """
     from sweeps.packs import pack as gather
 
-    number = gather(_folder(run, runs), out)
+    number = gather(folder_of(run, runs), out)
     size = out.stat().st_size
     if json:
         emit({"file": str(out), "runs": number, "bytes": size})
@@ -249,6 +253,6 @@ def pack(
         say(f"{out}: {plural(number, 'run')}, {size / 1e6:.2f} MB")
 
 
-def _folder(run: str, runs: Path) -> Path:
+def folder_of(run: str, runs: Path) -> Path:
     """A bare name may mean a folder here or one in --runs; what is here goes first."""
     return runs / run if not Path(run).exists() and (runs / run).is_dir() else Path(run)

@@ -104,7 +104,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return cell == "-" or re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%kMGT]?B?)?", cell) is not None
+    return (
+        cell == "-"
+        or re.fullmatch(r"[-+\N{MINUS SIGN}]?[\d.,]+(e[-+]?\d+)?( ?[%kMGT]?B?)?", cell) is not None
+    )
 
 
 def short(number: float) -> str:
