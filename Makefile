@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # The tests hold our Genesis against its own package, which needs transformers for its tokenizer alone.
 GENESIS_LLM := 2.0.1
 
-.PHONY: install run test lint browser clean
+.PHONY: install run test lint browser postgres clean
 
 install: $(STAMP)
 
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: install
 	$(BIN)/lab sweep ratios.yaml --time 15m
 
-test: install browser lint
+test: install browser postgres lint
 	$(BIN)/pytest
 
 lint: install
@@ -43,6 +43,14 @@ browser:
 	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null && exit 0; \
 	fi; \
 	echo "no chromium here: the tests that open the report or draw in a browser are skipped" >&2
+
+# Sweeps over several machines are tested by a real database. Without one those tests are skipped and say so.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql >/dev/null && exit 0; \
+	fi; \
+	echo "no PostgreSQL here: the tests of sweeps over a database are skipped" >&2
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache dist

@@ -32,8 +32,10 @@ from lab.genesis.recipe import recipe
 from lab.genesis.verify_command import verify
 from lab.plan import plan, validate
 from lab.score import score
+from lab.status import status
 from lab.sweep import pack, report, sweep
 from lab.terminal import note
+from lab.worker import worker
 
 __all__ = ["app", "main", "run"]
 
@@ -62,6 +64,8 @@ def _add(command: Callable[..., None], to: typer.Typer) -> None:
 
 for _command in (
     sweep,
+    worker,
+    status,
     plan,
     validate,
     report,

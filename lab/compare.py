@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.sweep import RunsOption, folder_of
+from lab.sweep import RunsOption, run_folder
 from lab.terminal import CommandError, JsonOption, emit, plural, say, table
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compare(
 
     if margin is not None and not 0 <= margin <= 1:
         raise CommandError(f"--margin is {margin:g}; it must be from 0 to 1, such as 0.02 for two points")
-    folder = folder_of(run, runs)
+    folder = run_folder(run, runs)
     results = read(folder)
     about = asked(results, folder)
     ranked = board(results.frame, about.score, results.pruned)

@@ -14,17 +14,20 @@ from lab.progress import Progress, duration
 from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, note, plural, say
 
 if TYPE_CHECKING:
+    from sweeps.events import Event
     from sweeps.plan import LeftOut
-    from sweeps.study import Event, Outcome
+    from sweeps.study import Outcome
 
 __all__ = [
     "RecipeArgument",
+    "RunArgument",
     "RunsOption",
     "SetOption",
-    "folder_of",
+    "StorageOption",
     "not_trained",
     "pack",
     "report",
+    "run_folder",
     "seconds_of",
     "sweep",
 ]
@@ -38,6 +41,16 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value: train.steps=100, seeds=1."),
 ]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STORAGE",
+        help="Where lab worker finds the runs: a path (journal file), postgresql+psycopg://..., grpc://...",
+    ),
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, or the name of one in --runs.")
+]
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are kept.")]
 
 
@@ -45,8 +58,10 @@ def sweep(
     recipe: RecipeArgument,
     runs: RunsOption = Path("runs"),
     workers: Annotated[
-        int | None, typer.Option(help="Processes of one thread each; default: one per core.", min=1)
+        int | None,
+        typer.Option(help="Processes of one thread each; default: one per core; 0 with --storage.", min=0),
     ] = None,
+    storage: StorageOption = None,
     set_: SetOption = None,
     blocks: BlocksOption = None,
     time: Annotated[
@@ -58,12 +73,13 @@ def sweep(
     """Run a recipe: train every schedule on every task, rank them, write a report.
 
     The answer is renewed after every round (one seed of everything). Run the same command again to go on:
-    no finished run is trained twice.
+    no finished run is trained twice. With --storage, lab worker trains runs of it on other machines.
 
     Examples:
       lab sweep ratios.yaml --time 15m
       lab sweep smoke --set seeds=1
       lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
+      lab sweep ratios.yaml --storage postgresql+psycopg://lab@db/lab --workers 0
     """
     from sweeps.plan import left_out
     from sweeps.recipe import load
@@ -80,7 +96,13 @@ def sweep(
     try:
         with teller.progress:
             outcome = run_sweep(
-                asked, folder, workers=workers, time_limit=limit, blocks_file=blocks, on_event=teller.tell
+                asked,
+                folder,
+                workers=workers,
+                time_limit=limit,
+                blocks_file=blocks,
+                storage=storage,
+                on_event=teller.tell,
             )
     except KeyboardInterrupt:
         note(teller.kept())
@@ -107,7 +129,7 @@ class _Teller:
 
     def tell(self, event: Event) -> None:
         """Take one event of ``sweeps.study.sweep``."""
-        from sweeps.study import Pruned, RoundDone, RunDone, RunFailed, Started
+        from sweeps.events import News, Pruned, RoundDone, RunDone, RunFailed, Started
 
         match event:
             case Started():
@@ -127,6 +149,8 @@ class _Teller:
                 self.finished, self.total = event.done, event.total
                 what = f"round {event.round}, {event.label} on {event.setting}: {event.status}"
                 self.progress.step(what, event.done, event.total, event.eta)
+            case News():
+                self.progress.line(event.text)
             case RunFailed():
                 failure = event.failure
                 self.progress.line(
@@ -205,7 +229,7 @@ def seconds_of(text: str) -> float:
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one in --runs.")],
+    run: RunArgument,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: report.html in the folder.")
     ] = None,
@@ -221,7 +245,7 @@ def report(
     from analysis.report import write
     from lab.answer import answer_of, document, effects_document, effects_page, page
 
-    folder = folder_of(run, runs)
+    folder = run_folder(run, runs)
     answer = answer_of(folder)
     written = write(folder, out, answer.importance)
     if json:
@@ -233,7 +257,7 @@ def report(
 
 
 def pack(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one in --runs.")],
+    run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A parquet file; what it holds stays in it.")],
     runs: RunsOption = Path("runs"),
     json: JsonOption = False,
@@ -245,7 +269,7 @@ def pack(
     """
     from sweeps.packs import pack as gather
 
-    number = gather(folder_of(run, runs), out)
+    number = gather(run_folder(run, runs), out)
     size = out.stat().st_size
     if json:
         emit({"file": str(out), "runs": number, "bytes": size})
@@ -253,6 +277,6 @@ def pack(
         say(f"{out}: {plural(number, 'run')}, {size / 1e6:.2f} MB")
 
 
-def folder_of(run: str, runs: Path) -> Path:
+def run_folder(run: str, runs: Path) -> Path:
     """A bare name may mean a folder here or one in --runs; what is here goes first."""
     return runs / run if not Path(run).exists() and (runs / run).is_dir() else Path(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import importlib.metadata
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,10 +36,17 @@ def build_kernels(recipe: Recipe) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against a second sweep; the lock goes with the process, however it ends."""
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SweepError(f"{folder}: another sweep is at work here; wait for it or stop it") from None
+        for left in reversed(range(10)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise SweepError(
+                        f"{folder}: another sweep is at work here; wait for it, stop it, or start it with "
+                        "--storage and help it by lab worker"
+                    ) from None
+            time.sleep(0.02)  # lab status holds it for a moment, to see whether it is held
         yield
 
 

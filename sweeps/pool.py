@@ -18,21 +18,25 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from sweeps.run import Run
 
-__all__ = ["Job", "Pool", "Reply", "Setup", "load_table", "use_one_thread"]
+__all__ = ["Job", "Pool", "Reply", "Setup", "UnderWay", "Workers", "load_table", "use_one_thread"]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs beside its runs: where they are stored, and the user's file of blocks, if any."""
+    """What a worker needs beside its runs: where they are stored, and the user's file of blocks, if any.
+
+    shared: the folder where runs under way leave their state for others; ``folder`` by default.
+    """
 
     folder: Path
     code: str
     blocks_file: Path | None = None
+    shared: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,63 @@ class Reply:
     """What became of a job.
 
     done: stored, ``detail`` is the status of the run. failed: it raised, ``detail`` says what. died: the
-    process was lost. stop: nothing more can be stored (``detail``: why); the sweep has to end.
+    process was lost. returned: its worker left and gave it back. stop: nothing more can be stored
+    (``detail``: why); the sweep has to end.
     """
 
     job: Job
-    kind: Literal["done", "failed", "died", "stop"]
+    kind: Literal["done", "failed", "died", "returned", "stop"]
     detail: str
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A run that is being trained: by whom, and for how many seconds of the sweep's clock."""
+
+    job: Job
+    who: str
+    seconds: float
+
+
+class Workers(Protocol):
+    """Whatever trains the runs of a sweep: processes here, or also workers elsewhere."""
+
+    @property
+    def size(self) -> int:
+        """Runs that can be trained at once at present."""
+        ...
+
+    @property
+    def idle(self) -> int:
+        """Runs that could be submitted now."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """Runs submitted and not answered."""
+        ...
+
+    @property
+    def under_way(self) -> list[UnderWay]:
+        """Runs that are being trained."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Give a run away; only while ``idle``."""
+        ...
+
+    def wait(self, timeout: float) -> list[Reply]:
+        """Replies that have come; none if ``timeout`` seconds pass, or earlier if there is work to give."""
+        ...
+
+    def recall(self) -> list[Job]:
+        """Take back what was submitted and nobody has begun."""
+        ...
+
+    def tell(self, status: Mapping[str, Any]) -> None:
+        """Say how far the sweep is to those who do not see its folder."""
+        ...
 
 
 @dataclass
@@ -67,6 +121,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     job: Job | None = None
+    since: float = 0.0
 
 
 class Pool:
@@ -90,6 +145,11 @@ class Pool:
         self._workers.clear()
 
     @property
+    def size(self) -> int:
+        """How many processes there are at most."""
+        return self._size
+
+    @property
     def idle(self) -> int:
         """Runs that could be submitted now."""
         return self._size - self.busy
@@ -99,10 +159,27 @@ class Pool:
         """Runs under way."""
         return sum(worker.job is not None for worker in self._workers)
 
+    @property
+    def under_way(self) -> list[UnderWay]:
+        """The same, each with its process and its age."""
+        now = time.monotonic()
+        return [
+            UnderWay(worker.job, f"process {worker.process.pid}", now - worker.since)
+            for worker in self._workers
+            if worker.job is not None
+        ]
+
+    def recall(self) -> list[Job]:
+        """Nothing: what is submitted begins at once."""
+        return []
+
+    def tell(self, status: Mapping[str, Any]) -> None:
+        """Nobody: whoever is here sees the folder."""
+
     def submit(self, job: Job) -> None:
         """Give a run to an idle worker; workers are started as they are needed."""
         worker = next((w for w in self._workers if w.job is None), None) or self._start()
-        worker.job = job
+        worker.job, worker.since = job, time.monotonic()
         with contextlib.suppress(OSError):  # it died while idle; ``wait`` finds it and says so
             worker.pipe.send(job)
 
@@ -210,12 +287,15 @@ def _main(pipe: Connection, setup: Setup) -> None:
 
 
 def _work(job: Job, setup: Setup, table: Mapping[str, Any]) -> Reply:
+    from sweeps.checkpoint import Checkpoint
     from sweeps.results import ResultsError, write_run
     from sweeps.run import code_hash, execute
 
     started = time.monotonic()
+    name = f"{job.run.key(setup.code, job.floor)}.pt"
+    checkpoint = Checkpoint((setup.shared or setup.folder) / "checkpoints" / name)
     try:
-        rows = execute(job.run, job.trial, setup.code, table, job.floor)
+        rows = execute(job.run, job.trial, setup.code, table, job.floor, checkpoint)
     except Exception as exc:
         first = (str(exc).splitlines() or [""])[0]
         return Reply(job, "failed", f"{type(exc).__name__}: {first}", time.monotonic() - started)
@@ -223,6 +303,7 @@ def _work(job: Job, setup: Setup, table: Mapping[str, Any]) -> Reply:
         if code_hash(setup.blocks_file) != setup.code:
             return Reply(job, "stop", "the sources of blocks or synthetics changed while the sweep ran")
         write_run(setup.folder, rows)
+        checkpoint.clear()
     except (OSError, ResultsError) as exc:
         return Reply(job, "stop", f"{setup.folder}: a result cannot be stored ({exc})")
     return Reply(job, "done", rows[0]["status"], time.monotonic() - started)

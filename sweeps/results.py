@@ -312,21 +312,15 @@ def open_folder(folder: Path, env: Mapping[str, Any], recipe_text: str) -> None:
 
 def tidy(folder: Path) -> None:
     """Remove temporary files and cut half lines that killed processes left. No writer may be at work."""
-    for directory in (folder, folder / "trials", folder / "earlier"):
+    for directory in (folder, folder / "trials", folder / "earlier", folder / "checkpoints"):
         for leftover in directory.glob(f"{_TEMPORARY}*"):
             leftover.unlink()
-    for log in ("study.log", "failures.jsonl"):
-        _mend(folder / log)
-
-
-def _mend(log: Path) -> None:
-    """Cut the half line that a killed process left at the end of an append-only file."""
-    if not log.exists():
-        return
-    content = log.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(log, whole)
+    log = folder / "failures.jsonl"
+    if log.exists():
+        content = log.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(log, whole)
 
 
 def record_failure(folder: Path, failure: Failure) -> None:

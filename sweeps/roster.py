@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
+
 from blocks.base import Block
-from sweeps import space
+from sweeps import results, space
 from sweeps.form import Recipe
 from sweeps.space import Candidate, Choices, SpaceError, Unmatched
 from sweeps.trials import Trials
@@ -31,6 +34,8 @@ class Roster:
         self.candidates: dict[int, Candidate] = {}
         if self.sampled:
             self.wanted = int(recipe.trials)
+            if not self._trials.known:  # a new sweep, or one whose journal is lost: its runs know the choices
+                self._trials.restore(_chosen(folder))
             for choices, number in self._trials.known.items():
                 if not self.full:
                     self._join(number, choices)
@@ -84,3 +89,14 @@ class Roster:
             return False
         self.candidates[number] = new
         return True
+
+
+def _chosen(folder: Path) -> list[Choices]:
+    """The choices of all candidates that have finished runs in ``folder``, in the order of their numbers."""
+    frames = [
+        results.read_run(path).select("trial", "choices").head(1) for path in results.stored(folder).values()
+    ]
+    if not frames:
+        return []
+    found = pl.concat(frames).unique().sort("trial", "choices")["choices"]
+    return [tuple(json.loads(text).items()) for text in found]

@@ -26,6 +26,7 @@ from blocks.cost import counts, flops_per_token, layer_role, params_by_part, sta
 from blocks.kernels.native import compiler
 from blocks.schedule import Schedule, parse
 from sweeps import space
+from sweeps.checkpoint import Checkpoint
 from sweeps.form import Recipe
 from sweeps.results import SCHEMA_VERSION
 from sweeps.space import Candidate
@@ -163,19 +164,29 @@ def versions() -> dict[str, str]:
 
 
 def execute(
-    run: Run, trial: int, code: str, table: Blocks = BLOCKS, floor: float = 0.0
+    run: Run,
+    trial: int,
+    code: str,
+    table: Blocks = BLOCKS,
+    floor: float = 0.0,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, Any]]:
     """Train the run and return its rows. Bit for bit the same every time, ``seconds`` apart.
 
-    floor: the run is ended once its area on validation cannot reach it any more.
+    floor: the run is ended once its area on validation cannot reach it any more. checkpoint: where it may
+    have got to before, and keeps where it is.
     """
     schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
     trainer = Trainer(schedule, run.candidate.shape, task, run.training, run.seed)
+    if checkpoint is not None:
+        checkpoint.restore(trainer)
     reason = ""
     while not trainer.done and not reason:
         trainer.advance()
         if (best := _best_area(trainer)) < floor - 1e-9:  # not on a tie
             reason = f"its area on validation could be {best:.4f} at most, and {floor:.4f} was to be reached"
+        elif checkpoint is not None:
+            checkpoint.save(trainer)
     outcome = trainer.finish(reason)
     return rows(
         run, outcome, trial, run.key(code, floor if outcome.status == "stopped" else 0.0), code, table

@@ -8,28 +8,40 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sweeps import results
+import torch
+
+from sweeps import results, status
 from sweeps.begin import SweepError, build_kernels, environment, locked, timestamp
 from sweeps.clock import Clock
+from sweeps.events import Event, News, Outcome, Pruned, RoundDone, RunDone, RunFailed, Started
 from sweeps.form import Recipe
-from sweeps.pool import Job, Pool, Reply, Setup, load_table
+from sweeps.pool import Job, Pool, Reply, Setup, Workers, load_table
 from sweeps.pruning import Race
-from sweeps.results import Failure, Pruned
+from sweeps.results import Failure
 from sweeps.roster import Roster
 from sweeps.rounds import Rounds
-from sweeps.run import code_hash
+from sweeps.run import chosen_kernel, code_hash
 from sweeps.scores import mean_score
+from sweeps.status import Running, Status
 from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from sweeps.queue import Pace
 
 __all__ = [
     "Event",
+    "News",
     "Outcome",
     "Pruned",
     "RoundDone",
@@ -40,75 +52,11 @@ __all__ = [
     "sweep",
 ]
 
+TRIES = 2
+"""How often a run is begun: lost with its worker, or failed, so often, it is set aside with its reason."""
 
-@dataclass(frozen=True)
-class Started:
-    """The folder is open. ``stored`` of ``runs`` are finished already."""
-
-    candidates: int
-    runs: int
-    stored: int
-    rounds: int
-    workers: int
-
-
-@dataclass(frozen=True)
-class RunDone:
-    """A run is stored. ``done`` of ``total`` runs of the sweep; ``eta``: seconds to its end, if known."""
-
-    label: str
-    setting: str
-    seed: int
-    status: str
-    seconds: float
-    round: int
-    done: int
-    total: int
-    eta: float | None
-
-
-@dataclass(frozen=True)
-class RunFailed:
-    """A run has no result; it is tried again by the next sweep of the folder."""
-
-    failure: Failure
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class RoundDone:
-    """Round ``number`` (from 1) of ``rounds`` is complete; ``eta``: seconds for the rest of the sweep."""
-
-    number: int
-    rounds: int
-    seed: int
-    seconds: float
-    eta: float | None
-
-
-Event = Started | RunDone | RunFailed | Pruned | RoundDone
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a sweep did. ``rounds`` of ``rounds_asked`` are complete in the folder.
-
-    trained: runs of this call. stored: runs found finished. stopped: ``complete``; ``time`` where the limit
-    ended it; ``decided`` where pruning left one candidate alone; reason says so in a sentence. seconds: of
-    this call.
-    """
-
-    folder: Path
-    candidates: int
-    rounds: int
-    rounds_asked: int
-    trained: int
-    stored: int
-    failures: tuple[Failure, ...]
-    seconds: float
-    stopped: Literal["complete", "time", "decided"]
-    reason: str
+LOOK = 2.0
+"""Seconds after which a sweep looks up from waiting for results."""
 
 
 def sweep(
@@ -118,35 +66,86 @@ def sweep(
     workers: int | None = None,
     time_limit: float | None = None,
     blocks_file: Path | None = None,
+    storage: str | None = None,
+    pace: Pace | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
     """Run ``recipe`` in ``folder`` (made if need be), or go on with what was begun there.
 
     workers: processes of one thread each; the number of cores by default. time_limit: seconds; a further
     round begins only if it fits, and past the limit no run begins. blocks_file: the user's own blocks.
+    storage: where runs are published for ``lab worker``, see ``storages.open_storage``; there may then be no
+    process here at all (workers=0). pace: of the beats by which those who share a storage know each other.
 
-    Raises SweepError or ResultsError; KeyboardInterrupt passes through, with every finished run stored.
+    Raises SweepError, ResultsError, StorageError or JournalError; KeyboardInterrupt passes through, with
+    every finished run stored.
     """
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    if workers < 1:
-        raise SweepError(f"workers is {workers}; at least one is needed")
+    if workers < (storage is None):
+        raise SweepError(f"--workers is {workers}; at least 1 is needed, unless others join by --storage")
     if time_limit is not None and not time_limit > 0:
         raise SweepError(f"the time limit is {time_limit} seconds; it must be above 0")
     folder = Path(folder)
     try:
         results.check_place(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            code = code_hash(blocks_file)
-            results.open_folder(folder, environment(recipe, code), recipe.text)
-            build_kernels(recipe)
-            try:
-                return _Sweep(recipe, Setup(folder, code, blocks_file), workers, time_limit, on_event).go()
-            finally:
-                results.tidy(folder)
+        with _opened(storage) as opened:
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder):
+                code = code_hash(blocks_file)
+                results.open_folder(folder, environment(recipe, code), recipe.text)
+                build_kernels(recipe)
+                setup = Setup(folder, code, blocks_file)
+                try:
+                    with _crew(recipe, setup, workers, opened, pace, on_event) as crew:
+                        return _Sweep(recipe, setup, crew, time_limit, on_event).go()
+                finally:
+                    results.tidy(folder)
     except OSError as exc:
         what = exc.strerror or str(exc)
         raise SweepError(f"{folder}: cannot be written ({what}); what is finished is kept") from exc
+
+
+@contextmanager
+def _opened(storage: str | None) -> Iterator[BaseStorage | None]:
+    """The storage, before anything is written: one that cannot be used leaves no trace."""
+    if storage is None:
+        yield None
+        return
+    from sweeps.storages import open_storage
+
+    with open_storage(storage, make=True) as opened:
+        yield opened
+
+
+@contextmanager
+def _crew(
+    recipe: Recipe,
+    setup: Setup,
+    workers: int,
+    storage: BaseStorage | None,
+    pace: Pace | None,
+    say: Callable[[Event], None],
+) -> Iterator[Workers]:
+    """Who trains: processes here and, by way of a storage, workers elsewhere."""
+    pool = Pool(workers, setup)
+    if storage is None:
+        with pool:
+            yield pool
+        return
+    from sweeps.crowd import (
+        team,
+    )  # with them come SQLAlchemy and others that a sweep on its own can do without
+    from sweeps.queue import VERSION, Pace, Queue
+
+    about = {
+        "version": VERSION,
+        "kernel": chosen_kernel(recipe.train.kernel),
+        "torch": torch.__version__,
+        "blocks": setup.blocks_file is not None,
+    }
+    queue = Queue(storage, recipe.name, make=True)
+    with team(queue, pool, setup, about, say, pace or Pace()) as both:
+        yield both
 
 
 class _Sweep:
@@ -156,13 +155,13 @@ class _Sweep:
         self,
         recipe: Recipe,
         setup: Setup,
-        workers: int,
+        crew: Workers,
         time_limit: float | None,
         on_event: Callable[[Event], None],
     ) -> None:
         self.began = time.monotonic()
         self.deadline = self.began + (time_limit or math.inf)
-        self.recipe, self.setup, self.workers, self.say = recipe, setup, workers, on_event
+        self.recipe, self.setup, self.crew, self.say = recipe, setup, crew, on_event
         table = load_table(setup.blocks_file)
         self.clock = Clock(table)
         self.roster = Roster(setup.folder, recipe, table)
@@ -172,7 +171,8 @@ class _Sweep:
         self.lacking: dict[int, set[str]] = {}  # by trial: runs its first round still lacks
         self.queue: deque[Job] = deque()
         self.failures: list[Failure] = []
-        self.died: set[str] = set()
+        self.tries: Counter[str] = Counter()
+        self.requeued, self.reported = 0, -math.inf
         self.trained = self.round = 0
         self.eta: float | None = None
         self.eta_at, self.eta_cost = -math.inf, 0.0
@@ -188,19 +188,22 @@ class _Sweep:
         for key, seconds in self.store.seconds.items():
             self.clock.note(every[key].run, seconds)
         stored = len(self.store.keys)
-        self.say(Started(self.roster.wanted, self.rounds.total, stored, self.recipe.seeds, self.workers))
+        self.say(Started(self.roster.wanted, self.rounds.total, stored, self.recipe.seeds, self.crew.size))
         for one in self.race.left.values():
             self.say(one)
         reason = ""
-        with Pool(self.workers, self.setup) as pool:
-            for number, seed in enumerate(self.recipe.rounds, start=1):
-                self.round = number
-                if reason := self.play(pool, seed):
-                    break
+        for number, seed in enumerate(self.recipe.rounds, start=1):
+            self.round = number
+            if reason := self.play(seed):
+                break
         failed = f"; {len(self.failures)} runs failed" if self.failures else ""
         decided = ""
         if not reason and self.race.over is not None and self.race.over < self.recipe.seeds:
             decided = f"{self.race.winner} alone is left after round {self.race.over} of {self.recipe.seeds}"
+        stopped = "time" if reason else "decided" if decided else "complete"
+        self.report(stopped, patience=0.0)
+        if stopped != "time":  # what was left under way is asked for no more
+            shutil.rmtree(self.setup.folder / "checkpoints", ignore_errors=True)
         return Outcome(
             folder=self.setup.folder,
             candidates=len(self.roster.candidates),
@@ -210,11 +213,11 @@ class _Sweep:
             stored=len(self.store.keys) - self.trained,
             failures=tuple(self.failures),
             seconds=time.monotonic() - self.began,
-            stopped="time" if reason else "decided" if decided else "complete",
+            stopped=stopped,
             reason=(reason or decided or "every round was run") + failed,
         )
 
-    def play(self, pool: Pool, seed: int) -> str:
+    def play(self, seed: int) -> str:
         """One round; why the sweep ends before or within it, empty if the round was played to its end."""
         began = time.monotonic()
         first = self.round == 1
@@ -229,11 +232,11 @@ class _Sweep:
         if not self.queue and not growing:
             self.settle(seed)
             return ""
-        needs = self.clock.predict_all((job.run for job in self.queue), self.workers)
+        needs = self.clock.predict_all((job.run for job in self.queue), self.size)
         # The first unfinished round always begins, so that every call brings the sweep forward.
         if (self.trained or self.failures) and needs is not None and began + needs > self.deadline:
             return f"round {self.round} needs about {needs:.0f} s more, which the time limit does not leave"
-        self.work(pool, seed, growing)
+        self.work(seed, growing)
         if self.queue or (first and not self.roster.full):
             return f"the time limit ended round {self.round} before its end"
         if self.rounds.is_complete(seed):
@@ -242,21 +245,30 @@ class _Sweep:
             self.say(RoundDone(self.round, self.recipe.seeds, seed, spent, self.estimate(0.0)))
         return ""
 
-    def work(self, pool: Pool, seed: int, growing: bool) -> None:
+    @property
+    def size(self) -> int:
+        """How many runs are trained at once; where nobody has joined yet, one is reckoned with."""
+        return max(1, self.crew.size)
+
+    def work(self, seed: int, growing: bool) -> None:
         """Keep the workers busy until the queue is empty; past the deadline only with what is under way."""
         while True:
             in_time = time.monotonic() < self.deadline
-            while growing and in_time and len(self.queue) < pool.idle:
+            while growing and in_time and len(self.queue) < self.crew.idle:
                 number = self.roster.grow()
                 if number is None:
                     growing = False
                     break
                 self.queue.extend(self.join(number, seed))
-            while pool.idle and in_time and (job := self.next_ready()):
-                pool.submit(job)
-            if not pool.busy:
+            while self.crew.idle and in_time and (job := self.next_ready()):
+                self.crew.submit(job)
+            if not in_time:
+                self.queue.extendleft(self.crew.recall())
+            # With nobody there who could take a run, workers are waited for.
+            if not self.crew.busy and (self.crew.idle or not in_time or not (self.queue or growing)):
                 return
-            for reply in pool.wait():
+            self.report("working")
+            for reply in self.crew.wait(LOOK):
                 self.take(reply)
 
     def next_ready(self) -> Job | None:
@@ -273,9 +285,11 @@ class _Sweep:
         run, key = reply.job.run, reply.job.run.key(self.setup.code)
         if reply.kind == "stop":
             raise SweepError(f"{reply.detail}; what is finished is kept")
-        if reply.kind == "died" and key not in self.died:
-            self.died.add(key)
+        if reply.kind == "returned" or (reply.kind != "done" and self.is_tried_again(key)):
+            self.requeued += 1
             self.queue.appendleft(reply.job)
+            what = f"{run.candidate.label} on {run.task}, seed {run.seed}"
+            self.say(News(f"again: {what}: {reply.detail}"))
             return
         if reply.kind == "done":
             self.trained += 1
@@ -295,6 +309,11 @@ class _Sweep:
         results.record_failure(self.setup.folder, failure)
         self.failures.append(failure)
         self.say(RunFailed(failure, len(self.store.keys) + len(self.failures), self.rounds.total))
+
+    def is_tried_again(self, key: str) -> bool:
+        """Whether a run that has no result is begun once more; asked once each time."""
+        self.tries[key] += 1
+        return self.tries[key] < TRIES
 
     def join(self, number: int, seed: int) -> list[Job]:
         """The runs that the first round of a new candidate lacks."""
@@ -333,6 +352,35 @@ class _Sweep:
             keys = self.rounds.of(number, self.recipe.first_seed)
             self.roster.tell(number, mean_score(self.store.final_rows(keys), self.recipe.score))
 
+    def report(self, state: Literal["working", "complete", "decided", "time"], patience: float = 1.0) -> None:
+        """Say how far the sweep is, unless it was said less than ``patience`` seconds ago."""
+        now = time.monotonic()
+        if now - self.reported < patience:
+            return
+        self.reported = now
+        running = (
+            Running(one.job.run.candidate.label, one.job.run.task, one.job.run.seed, one.who, one.seconds)
+            for one in self.crew.under_way
+        )
+        said = Status(
+            name=self.recipe.name,
+            state=state,
+            round=self.round,
+            rounds=self.recipe.seeds,
+            done=len(self.store.keys),
+            total=self.rounds.total,
+            waiting=len(self.queue),
+            at_once=self.crew.size,
+            requeued=self.requeued,
+            running=tuple(running),
+            set_aside=tuple(self.failures),
+            pruned=tuple(one.label for one in self.race.left.values()),
+            seconds=now - self.began,
+            eta=self.estimate(5.0) if state == "working" else None,
+        )
+        status.write(self.setup.folder, said)
+        self.crew.tell(said.document())
+
     def estimate(self, patience: float) -> float | None:
         """Seconds to the end of the sweep, worked out anew once the last answer is ``patience`` seconds old.
 
@@ -340,9 +388,9 @@ class _Sweep:
         """
         now = time.monotonic()
         if now - self.eta_at > max(patience, 50 * self.eta_cost):
-            rest = self.clock.predict_all((job.run for job in self.queue), self.workers)
+            rest = self.clock.predict_all((job.run for job in self.queue), self.size)
             last = self.rounds.jobs(self.recipe.rounds[-1]).values()
-            later = self.clock.predict_all((job.run for job in last), self.workers)
+            later = self.clock.predict_all((job.run for job in last), self.size)
             if rest is not None and later is not None:
                 missing = self.roster.wanted / max(1, len(self.roster.candidates))
                 rest = min(rest + later * missing * self.rounds.share_after(self.round), self.deadline - now)

@@ -17,11 +17,10 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.form import Recipe
+from sweeps.journal import open_journal
 from sweeps.space import Candidate, Choices, axes
 
 __all__ = ["Trials"]
@@ -39,13 +38,11 @@ class Trials:
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal = folder / "study.log"
         for stale in folder.glob("study.log.lock*"):
             stale.unlink()  # left by a killed sweep; ours is the only writer
         self._axes = axes(recipe)
         space = hashlib.sha256(json.dumps(_identity(recipe)).encode()).hexdigest()[:8]
-        storage = JournalStorage(JournalFileBackend(str(journal)))
+        storage = open_journal(folder / "study.log")
         self._study = optuna.create_study(
             storage=storage, study_name=f"{recipe.name}-{space}", direction="maximize", load_if_exists=True
         )
@@ -95,6 +92,13 @@ class Trials:
             if choices not in self._numbers:
                 self._numbers[choices] = self._enqueue(choices)
         return {choices: self._numbers[choices] for choices in wanted}
+
+    def restore(self, found: Iterable[Choices]) -> None:
+        """Make candidates of choices that are new here and of this space, such as those of stored runs."""
+        for choices in found:
+            own = [name for name, _ in choices] == list(self._axes)
+            if own and choices not in self._numbers and all(v in self._axes[name] for name, v in choices):
+                self._numbers[choices] = self._enqueue(choices)
 
     def suggest(self) -> tuple[int, Choices] | None:
         """A new candidate's number and choices; None if every combination is known."""

@@ -60,6 +60,7 @@ PAGES = [
     "CHANGELOG.md",
     "LOG.md",
     "docs/genesis.md",
+    "docs/spread.md",
     "docs/trust.md",
     "benchmarks/README.md",
     "sweeps/known/README.md",

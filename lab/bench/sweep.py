@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lab.bench import spread
 from lab.bench.timing import Pace, Row, make_row
 from sweeps.form import Recipe
 from sweeps.recipe import load
@@ -18,7 +19,8 @@ __all__ = ["ABOUT", "rows"]
 
 ABOUT = (
     "A whole sweep with one worker, wall seconds. Its floor is the sum of its runs' seconds; the rest is the "
-    "engine: the worker's start and imports, the store, the study's journal."
+    "engine: the worker's start and imports, the store, the study's journal. Then what a worker elsewhere "
+    "spends in the storage for a run (to take it, its beats, to deliver it), four at once."
 )
 
 
@@ -29,6 +31,7 @@ def rows(pace: Pace, recipe: str = "smoke", overrides: Sequence[str] = ()) -> It
     whole, runs = zip(*pairs, strict=True)
     figures = {"overhead s": statistics.median(one - other for one, other in pairs)}
     yield make_row(f"{recipe}, one worker", whole, floor=("its runs", runs), figures=figures)
+    yield from spread.rows(pace)
 
 
 def _sweep(recipe: Recipe) -> tuple[float, float]:

@@ -3,10 +3,14 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from blocks import BLOCKS
 from sweeps import results, space
+from sweeps.journal import JournalError
 from sweeps.recipe import Recipe, loads
 from sweeps.roster import Roster
+from sweeps.study import sweep
 from sweeps.trials import Trials
 
 TEXT = "name: x\npattern: a*gdn + b*fox\ntasks: recall\nsearch: {a: [1:1, 2, 3, 4], b: [1, 2.0e0, 3]}\n"
@@ -86,3 +90,30 @@ def test_a_roster_ends_when_no_schedule_is_new(tmp_path: Path) -> None:
     while roster.grow() is not None:
         pass
     assert len(roster.candidates) == roster.wanted == 4
+
+
+def test_a_lost_journal_is_made_again_from_the_stored_runs(tmp_path: Path) -> None:
+    asked = loads(
+        "name: x\npattern: a*gdn\ntasks: ['memorization(vocab=16, length=16)']\ntrials: 3\n"
+        "search: {a: [1, 2, 3, 4, 5, 6]}\nshape: {dim: 8, heads: 1}\n"
+        "train: {steps: 2, batch: 4, eval_every: 2, eval_examples: 4}\nseeds: 1\n"
+    )
+    folder = tmp_path / "x"
+    first = sweep(asked, folder, workers=1)
+    before = results.read(folder).frame
+    for lost in ("study.log", "status.json"):
+        (folder / lost).unlink()
+    again = sweep(asked, folder, workers=1)
+    assert (first.trained, again.trained, again.stored) == (3, 0, 3), (
+        "the same candidates, chosen anew by none"
+    )
+    columns = ["run", "label", "choices", "acc", "loss"]
+    after = results.read(folder).frame
+    assert after.select(columns).sort("run").equals(before.select(columns).sort("run"))
+    # One that is broken in its middle is refused; what to do is said, and works.
+    journal = folder / "study.log"
+    journal.write_bytes(b"{}\n" + journal.read_bytes())
+    with pytest.raises(JournalError, match=r"study.log.*move it away and run the sweep again"):
+        sweep(asked, folder, workers=1)
+    journal.unlink()
+    assert sweep(asked, folder, workers=1).trained == 0

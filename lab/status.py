@@ -1,0 +1,76 @@
+"""``lab status``: how far a sweep is, while it is at work, after its end, or after it was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.progress import duration
+from lab.sweep import RunArgument, RunsOption, StorageOption, run_folder
+from lab.terminal import JsonOption, emit, plural, say
+
+if TYPE_CHECKING:
+    from sweeps.status import Status
+
+__all__ = ["status"]
+
+
+def status(
+    run: RunArgument,
+    runs: RunsOption = Path("runs"),
+    storage: StorageOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how far a sweep is: runs done, being trained, begun again, set aside, and the time that is left.
+
+    It disturbs no sweep and needs none at work. With --storage it asks the queue by the sweep's name, on a
+    machine that does not see the folder, and waits a few seconds for a sign of life.
+
+    Examples:
+      lab status ratios
+      lab status runs/ratios --json
+      lab status ratios --storage postgresql+psycopg://lab@db/lab
+    """
+    if storage is None:
+        from sweeps.status import read
+
+        folder = run_folder(run, runs)
+        found, where = read(folder), str(folder)
+    else:
+        from sweeps.queue import Pace, Queue
+        from sweeps.storages import as_shown, open_storage
+
+        with open_storage(storage) as opened:
+            found = Queue(opened, Path(run).name).status(Pace())
+        where = f"{found.name} in {as_shown(storage)}"
+    if json:
+        emit(found.document())
+    else:
+        say(_page(found, where))
+
+
+def _page(found: Status, where: str) -> str:
+    state = {
+        "working": "at work",
+        "complete": "complete",
+        "decided": "complete, one candidate is left",
+        "time": "ended by --time",
+        "stopped": "stopped; the same lab sweep goes on from here",
+    }[found.state]
+    left = "" if found.eta is None or found.state != "working" else f", about {duration(found.eta)} left"
+    lines = [
+        f"{where}: {state}",
+        f"round {found.round} of {found.rounds}; {found.done:,} of {plural(found.total, 'run')} done{left}",
+    ]
+    if found.state == "working":
+        lines.append(f"{len(found.running)} of {found.at_once} at once are trained, {found.waiting:,} wait")
+    lines += [
+        f"  {one.label} on {one.setting}, seed {one.seed}: {one.who}, {duration(one.seconds)}"
+        for one in found.running
+    ]
+    if found.requeued:
+        lines.append(f"begun again: {found.requeued}")
+    if found.pruned:
+        lines.append(f"left the race: {', '.join(found.pruned)}")
+    lines += [f"set aside: {f.label} on {f.setting}, seed {f.seed}: {f.reason}" for f in found.set_aside]
+    return "\n".join(lines)
