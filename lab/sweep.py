@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +70,10 @@ def sweep(
         str | None,
         typer.Option(metavar="TIME", help="End with the last round that fits: 90s, 15m, 2h, 1h30m."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Tell tensorboard, trackio, wandb or mlflow, too; repeatable."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe: train every schedule on every task, rank them, write a report.
@@ -80,12 +86,15 @@ def sweep(
       lab sweep smoke --set seeds=1
       lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
       lab sweep ratios.yaml --storage postgresql+psycopg://lab@db/lab --workers 0
+      lab sweep ratios.yaml --track tensorboard
     """
     from sweeps.plan import left_out
     from sweeps.recipe import load
     from sweeps.space import is_sampled
     from sweeps.study import sweep as run_sweep
+    from sweeps.trackers import known as known_trackers
 
+    trackers = known_trackers(track or ())
     limit = None if time is None else seconds_of(time)
     known = known_blocks(blocks)
     asked = load(recipe, set_ or (), known)
@@ -94,7 +103,8 @@ def sweep(
     folder = runs / asked.name
     teller = _Teller(folder, quiet=json)
     try:
-        with teller.progress:
+        # Some trackers print to stdout, which with --json belongs to the document alone.
+        with teller.progress, redirect_stdout(sys.stderr) if json else nullcontext():
             outcome = run_sweep(
                 asked,
                 folder,
@@ -102,6 +112,7 @@ def sweep(
                 time_limit=limit,
                 blocks_file=blocks,
                 storage=storage,
+                trackers=trackers,
                 on_event=teller.tell,
             )
     except KeyboardInterrupt:

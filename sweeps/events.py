@@ -24,8 +24,9 @@ class Started:
 
 @dataclass(frozen=True)
 class RunDone:
-    """A run is stored. ``done`` of ``total`` runs of the sweep; ``eta``: seconds to its end, if known."""
+    """A run is stored as ``run``. ``done`` of ``total`` runs; ``eta``: seconds to the end, if known."""
 
+    run: str
     label: str
     setting: str
     seed: int

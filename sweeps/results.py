@@ -6,6 +6,7 @@
                 trials/<run>.parquet
                 earlier/<run>.parquet   finished runs that the present recipe or code no longer asks for
                 failures.jsonl   runs that raised or whose process died
+                runs.jsonl       a line per run trained, in the order in which they ended (sweeps.trackers)
                 pruned.json      candidates that left the race, if any did; worked out anew by every sweep
 
 ``trials/`` holds runs of the present recipe under the present code and nothing else. Files are written under

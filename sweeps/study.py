@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -33,6 +34,7 @@ from sweeps.run import chosen_kernel, code_hash
 from sweeps.scores import mean_score
 from sweeps.status import Running, Status
 from sweeps.store import Store
+from sweeps.trackers import Factory, tracked
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Event",
-    "News",
     "Outcome",
     "Pruned",
     "RoundDone",
@@ -68,6 +69,7 @@ def sweep(
     blocks_file: Path | None = None,
     storage: str | None = None,
     pace: Pace | None = None,
+    trackers: Mapping[str, Factory] = MappingProxyType({}),
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
     """Run ``recipe`` in ``folder`` (made if need be), or go on with what was begun there.
@@ -76,6 +78,7 @@ def sweep(
     round begins only if it fits, and past the limit no run begins. blocks_file: the user's own blocks.
     storage: where runs are published for ``lab worker``, see ``storages.open_storage``; there may then be no
     process here at all (workers=0). pace: of the beats by which those who share a storage know each other.
+    trackers: told of every run trained, see ``trackers.known``.
 
     Raises SweepError, ResultsError, StorageError or JournalError; KeyboardInterrupt passes through, with
     every finished run stored.
@@ -96,8 +99,11 @@ def sweep(
                 build_kernels(recipe)
                 setup = Setup(folder, code, blocks_file)
                 try:
-                    with _crew(recipe, setup, workers, opened, pace, on_event) as crew:
-                        return _Sweep(recipe, setup, crew, time_limit, on_event).go()
+                    with (
+                        tracked(folder, recipe.name, trackers, on_event) as say,
+                        _crew(recipe, setup, workers, opened, pace, say) as crew,
+                    ):
+                        return _Sweep(recipe, setup, crew, time_limit, say).go()
                 finally:
                     results.tidy(folder)
     except OSError as exc:
@@ -132,9 +138,7 @@ def _crew(
         with pool:
             yield pool
         return
-    from sweeps.crowd import (
-        team,
-    )  # with them come SQLAlchemy and others that a sweep on its own can do without
+    from sweeps.crowd import team  # with it come SQLAlchemy and others, which a sweep alone can do without
     from sweeps.queue import VERSION, Pace, Queue
 
     about = {
@@ -293,15 +297,13 @@ class _Sweep:
             return
         if reply.kind == "done":
             self.trained += 1
-            self.store.keys.add(reply.job.key(self.setup.code, reply.detail))
+            stored = reply.job.key(self.setup.code, reply.detail)
+            self.store.keys.add(stored)
             self.clock.note(run, reply.seconds)
             self.note_stored(reply.job.trial, key)
-            done, eta = len(self.store.keys) + len(self.failures), self.estimate(1.0)
-            total = self.rounds.total
-            label = run.candidate.label
-            self.say(
-                RunDone(label, run.task, run.seed, reply.detail, reply.seconds, self.round, done, total, eta)
-            )
+            said = run.candidate.label, run.task, run.seed, reply.detail, reply.seconds, self.round
+            done = len(self.store.keys) + len(self.failures)
+            self.say(RunDone(stored, *said, done, self.rounds.total, self.estimate(1.0)))
             return
         reason = f"{reply.detail}, twice" if reply.kind == "died" else reply.detail
         self.rounds.failed.add(key)

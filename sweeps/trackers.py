@@ -18,13 +18,18 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
-__all__ = ["TRACKERS", "Tracker", "TrackerError", "Tracking", "known"]
+from sweeps import results
+from sweeps.events import Event, News, RunDone
+from sweeps.results import ResultsError
+
+__all__ = ["TRACKERS", "Factory", "Tracker", "TrackerError", "Tracking", "known", "tracked"]
 
 CONFIG = (
     "label",
@@ -225,6 +230,26 @@ class Tracking:
         for line in self._lines:
             if (why := line.take_trouble()) is not None:
                 self._trouble(f"the tracker {line.name} {why}; the sweep goes on without it")
+
+
+@contextmanager
+def tracked(
+    folder: Path, project: str, factories: Mapping[str, Factory], on_event: Callable[[Event], None]
+) -> Iterator[Callable[[Event], None]]:
+    """``on_event``, with every run that is done told to the trackers, too."""
+
+    def tell(event: Event) -> None:
+        on_event(event)
+        if isinstance(event, RunDone):
+            try:
+                rows = results.read_run(folder / "trials" / f"{event.run}.parquet")
+            except ResultsError as exc:  # somebody has moved it already; nothing is lost but this line
+                on_event(News(f"the trackers miss a run: {exc}"))
+            else:
+                tracking.run(rows)
+
+    with Tracking(folder, project, factories, lambda text: on_event(News(text))) as tracking:
+        yield tell
 
 
 class _Line:

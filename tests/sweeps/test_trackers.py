@@ -9,9 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweeps import results, trackers
+from sweeps.events import News
 from sweeps.recipe import loads
 from sweeps.run import code_hash, execute, runs_of
 from sweeps.space import candidates, task_texts
+from sweeps.study import sweep
 from sweeps.trackers import TRACKERS, TrackerError, Tracking, known
 
 TEXT = """\
@@ -56,6 +58,23 @@ class Faulty:
     def _call(self, name: str) -> None:
         if name == self.where:
             raise RuntimeError("no account\nand more lines")
+
+
+@pytest.mark.parametrize("where", ["make", "start", "log", "finish"])
+def test_a_sweep_tells_of_every_run_and_none_fails_for_a_tracker(where, tmp_path):
+    heard: list[object] = []
+    faulty = {"faulty": lambda *_: Faulty(where)}
+    outcome = sweep(
+        loads(TEXT, "tracked"), tmp_path / "tracked", workers=1, trackers=faulty, on_event=heard.append
+    )
+    assert (outcome.trained, outcome.failures) == (6, ())
+    stored = results.stored(tmp_path / "tracked")
+    assert {line["run"] for line in told(tmp_path / "tracked")} == stored.keys()
+    (news,) = [event.text for event in heard if isinstance(event, News)]
+    assert news == "the tracker faulty failed (RuntimeError: no account); the sweep goes on without it"
+    again = sweep(loads(TEXT, "tracked"), tmp_path / "tracked", workers=1)
+    assert again.trained == 0
+    assert len(told(tmp_path / "tracked")) == 6  # what was found finished is told by nobody twice
 
 
 def test_every_run_is_a_line_with_its_curve(frames, tmp_path):
