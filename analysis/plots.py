@@ -4,6 +4,9 @@ Colours hold for colour-blind readers and on light and dark pages: all are of mi
 are clear, and text is a grey that a page may override. Labels that differ in one number are on one ramp
 from blue over grey to orange; others take the palette of Okabe and Ito (2008). Line dashes repeat what colour
 says. Text from users is escaped, because plotly reads a small HTML in every string.
+
+What belongs to one schedule says so, so that a page can filter by it: a trace in ``meta`` (the label, and the
+colour it would have if it were not grey), an annotation in ``name``.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ __all__ = [
     "heatmap",
     "learning_curve",
     "level",
+    "safe",
     "styled",
 ]
 
@@ -57,9 +61,9 @@ def heatmap(ranking: Ranking) -> go.Figure:
     """
     tasks = ranking.tasks
     names = [_brief(row.label) for row in ranking.rows]
-    whole = [_safe(row.label) for row in ranking.rows]
+    whole = [safe(row.label) for row in ranking.rows]
     values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
-    columns = [_safe(task.task).replace("_", "<br>") for task in tasks]
+    columns = [safe(task.task).replace("_", "<br>") for task in tasks]
     top, bottom = _ends(ranking)
     if ranking.score == "steps":
         shade = [
@@ -129,9 +133,10 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
         part = data.filter(pl.col("label") == label)
         steps, mean = part["step"].to_list(), part["mean"].to_list()
         if label in named:
-            figure.add_trace(_band(steps, part["low"].to_list(), part["high"].to_list(), palette[label]))
+            low, high = part["low"].to_list(), part["high"].to_list()
+            figure.add_trace(_band(steps, low, high, label, palette[label]))
             ends.append((mean[-1], label))
-        figure.add_trace(_line(steps, mean, label, place, palette[label] if label in named else None, "step"))
+        figure.add_trace(_line(steps, mean, label, place, palette[label], label in named, "step"))
     last = max(data["step"].to_list())
     level(figure, facts["chance"], "chance", right=True)
     level(figure, facts["ceiling"], "ceiling")
@@ -175,7 +180,8 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
                     "symbol": "circle-dot" if ring else "circle",
                     "line": {"color": INK, "width": 2.5 if ring else 0},
                 },
-                name=_safe(row.label),
+                name=safe(row.label),
+                meta={"schedule": safe(row.label), "colour": palette[row.label]},
                 hovertemplate=f"%{{x:,}}: {value_text(ranking, row.score)}",
                 cliponaxis=False,
             )
@@ -204,9 +210,7 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
         at, mean = part["position"].to_list(), part["mean"].to_list()
         if label in named:
             ends.append((mean[-1], label))
-        figure.add_trace(
-            _line(at, mean, label, place, palette[label] if label in named else None, "position")
-        )
+        figure.add_trace(_line(at, mean, label, place, palette[label], label in named, "position"))
     last = max(data["position"].to_list())
     _end_labels(figure, ends, last, palette)
     level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
@@ -215,14 +219,14 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
     return styled(figure, height=300, right=_room(ranked.labels))
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text for plotly, which reads a small HTML in strings and takes ``%{`` for a template."""
     return html.escape(text, quote=False)
 
 
 def _brief(label: str) -> str:
     """A label short enough to be written inside a figure; the whole one shows on hovering."""
-    return _safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
+    return safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _room(labels: Sequence[str]) -> int:
@@ -255,26 +259,30 @@ def faint(colour: str, opacity: float = 0.16) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
-def _band(steps: list[int], low: list[float], high: list[float], colour: str) -> go.Scatter:
+def _band(steps: list[int], low: list[float], high: list[float], label: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=steps + steps[::-1],
         y=high + low[::-1],
         mode="none",
         fill="toself",
         fillcolor=faint(colour),
+        meta={"schedule": safe(label), "colour": colour},
         hoverinfo="skip",
     )
 
 
-def _line(x: list[int], y: list[float], label: str, place: int, colour: str | None, unit: str) -> go.Scatter:
-    """One candidate's line; without a colour it is thin and grey."""
+def _line(
+    x: list[int], y: list[float], label: str, place: int, colour: str, named: bool, unit: str
+) -> go.Scatter:
+    """One candidate's line; if it is not named it is thin and grey."""
     look = {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]}
     return go.Scatter(
         x=x,
         y=y,
         mode="lines",
-        name=_safe(label),
-        line=look if colour else {"color": GRID, "width": 1},
+        name=safe(label),
+        line=look if named else {"color": GRID, "width": 1},
+        meta={"schedule": safe(label), "colour": colour},
         hovertemplate=f"{unit} %{{x}}: %{{y:.3f}}",
     )
 
@@ -288,6 +296,7 @@ def _end_labels(
             x=last,
             y=at,
             text=_brief(label),
+            name=safe(label),
             xanchor="left",
             xshift=4,
             showarrow=False,

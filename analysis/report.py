@@ -17,13 +17,13 @@ import yaml
 from plotly.offline import get_plotlyjs
 
 from analysis import sections
-from analysis.fragments import e, embedded_json
+from analysis.fragments import Part, e, embedded_json
 from analysis.stats import Ranking, rank
 from analysis.tables import SCORES, Board, Score, board
-from analysis.words import answer, notes, sentence
+from analysis.words import sentence
 from sweeps.results import Results, ResultsError, read, write_text
 
-__all__ = ["Asked", "asked", "document", "render", "write"]
+__all__ = ["Asked", "Judged", "asked", "body", "document", "judged", "plotly_js", "render", "write"]
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -79,33 +79,59 @@ def asked(results: Results, folder: Path) -> Asked:
     return Asked(name, _question(results.recipe_text), score, margin)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Results, what their recipe asks for, and what can be said; there is no board before a run has ended."""
+
+    results: Results
+    about: Asked
+    board: Board | None
+    ranking: Ranking | None
+
+    @property
+    def finished(self) -> int:
+        return int(self.results.frame["final"].sum())
+
+
+def judged(results: Results, about: Asked) -> Judged:
+    """Rank what there is; the ranking is None before the first complete round."""
+    ended = results.frame["final"].any()
+    ranked = board(results.frame, about.score, results.pruned) if ended else None
+    return Judged(results, about, ranked, rank(ranked, about.margin) if ranked else None)
+
+
 def render(results: Results, about: Asked) -> str:
     """The whole page as text."""
-    frame = results.frame
-    ranked = board(frame, about.score, results.pruned) if frame["final"].any() else None
-    ranking = rank(ranked, about.margin) if ranked else None
+    found = judged(results, about)
     parts = [
-        sections.head(about.name, about.question, ranking, int(frame["final"].sum())),
-        f'<p class="answer">{e(answer(ranking))}</p>',
+        sections.head(about.name, about.question, found.ranking, found.finished, "report of a sweep"),
+        *body(found),
     ]
-    if note := notes(ranking):
-        parts.append(f'<p class="note">{e(note)}</p>')
+    summary = embedded_json(_summary(found), "summary")
+    return document(f"{about.name}: which schedule?", [*(part.whole() for part in parts), summary])
+
+
+def body(found: Judged) -> tuple[Part, ...]:
+    """All parts below the head, in the order in which they are read."""
+    ranked, ranking = found.board, found.ranking
+    told: tuple[Part, ...] = ()
     if ranked and ranking:
-        parts += [
+        named = [row.label for row in ranking.rows[: sections.NAMED]]
+        told = (
             sections.ranking_table(ranking, ranked),
             sections.by_task(ranking),
-            sections.learning(frame, ranked, ranking),
+            sections.learning(found.results.frame, ranked, named),
             sections.costs(ranking),
-            sections.by_position(ranked, ranking),
-        ]
-    parts += [
-        sections.failed(frame, ranked, results.failures),
+            sections.by_position(ranked, named),
+        )
+    return (
+        sections.verdict(ranking),
+        *told,
+        sections.failed(found.results.frame, ranked, found.results.failures),
         sections.reading(ranking),
-        f"<section><h2>Recipe</h2><pre>{e(results.recipe_text)}</pre></section>",
-        sections.machine(results),
-        embedded_json(_summary(about, ranking, ranked), "summary"),
-    ]
-    return document(f"{about.name}: which schedule?", parts)
+        sections.recipe(found.results.recipe_text),
+        sections.machine(found.results),
+    )
 
 
 def document(title: str, parts: Sequence[str]) -> str:
@@ -116,14 +142,14 @@ def document(title: str, parts: Sequence[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{e(title)}</title>\n<style>\n{css}</style>\n"
-        f"<script>{_plotly_js()}</script></head>\n<body><main>\n"
+        f"<script>{plotly_js()}</script></head>\n<body><main>\n"
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
 
 
 @cache
-def _plotly_js() -> str:
+def plotly_js() -> str:
     """plotly.js with no address left in it but the names of XML languages, which nothing fetches."""
     quoted = re.compile(r"""(["'`])https?://(?!www\.w3\.org/)(?=[A-Za-z0-9$])""")
     rest = re.compile(r"https?://(?!www\.w3\.org/)(?=[A-Za-z0-9$])")
@@ -141,11 +167,11 @@ def _question(recipe_text: str) -> str:
     return " ".join(lines)
 
 
-def _summary(about: Asked, ranking: Ranking | None, ranked: Board | None) -> dict[str, object]:
+def _summary(found: Judged) -> dict[str, object]:
     """The answer for programs: the ranking with every interval, and the training that was chosen."""
     return {
-        "name": about.name,
-        "sentence": sentence(ranking),
-        "ranking": None if ranking is None else asdict(ranking),
-        "chosen": [] if ranked is None else ranked.chosen.drop("valid").to_dicts(),
+        "name": found.about.name,
+        "sentence": sentence(found.ranking),
+        "ranking": None if found.ranking is None else asdict(found.ranking),
+        "chosen": [] if found.board is None else found.board.chosen.drop("valid").to_dicts(),
     }
