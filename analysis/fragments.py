@@ -42,16 +42,13 @@ _TALL = 18
 class Part:
     """A piece of a page: HTML with an empty element for each figure, and the figures by the ids of these.
 
-    A page that is written once draws them where they stand (``whole``); one that is renewed compares the
-    pieces by ``name`` and redraws what has changed.
+    A page that is written once draws them at its end; one that is renewed compares the pieces by ``name``
+    and redraws what has changed.
     """
 
     name: str
     html: str
     figures: Mapping[str, go.Figure] = field(default_factory=dict)
-
-    def whole(self) -> str:
-        return self.html + "".join(drawn(name, figure) for name, figure in self.figures.items())
 
 
 def drawn(name: str, figure: go.Figure) -> str:
@@ -77,7 +74,7 @@ def short(number: float) -> str:
 
 def embedded_json(value: object, name: str) -> str:
     """A JSON script block that no text inside can end."""
-    text = in_script(json.dumps(value, indent=1, allow_nan=False))
+    text = in_script(json.dumps(value, separators=(",", ":"), allow_nan=False))
     return f'<script type="application/json" id="{name}">\n{text}\n</script>'
 
 

@@ -6,7 +6,7 @@ from blue over grey to orange; others take the palette of Okabe and Ito (2008). 
 says. Text from users is escaped, because plotly reads a small HTML in every string.
 
 What belongs to one schedule says so, so that a page can filter by it: a trace in ``meta`` (the label, and the
-colour it would have if it were not grey), an annotation in ``name``.
+colour it would have if it were not grey), an annotation in ``name``; a figure about one task in ``meta``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from analysis.stats import Ranking
+from analysis.stats import Ranking, Row
 from analysis.tables import Board, natural, one_number
 from analysis.words import score_name, value_text
 
 __all__ = [
+    "LISTED",
+    "NAMED",
     "ROLE_COLOURS",
     "by_position",
     "colours",
@@ -40,6 +42,10 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#a89a00")
 RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
 LONGEST = 20
+LISTED = 60
+"""Candidates of a long ranking that are drawn and listed one by one."""
+NAMED = 8
+"""Labels drawn in colour in the curves; the rest of a long ranking is grey."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
 HEAT = ((38, 52, 100), (124, 123, 120), (243, 220, 75))
@@ -131,6 +137,8 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     ends: list[tuple[float, str]] = []
     for place, label in enumerate(ranked.labels):
         part = data.filter(pl.col("label") == label)
+        if part.is_empty():
+            continue  # not yet run on this task
         steps, mean = part["step"].to_list(), part["mean"].to_list()
         if label in named:
             low, high = part["low"].to_list(), part["high"].to_list()
@@ -141,6 +149,7 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     level(figure, facts["chance"], "chance", right=True)
     level(figure, facts["ceiling"], "ceiling")
     _end_labels(figure, ends, last, palette)
+    figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
     return styled(figure, height=300, right=_room(ranked.labels))
@@ -150,12 +159,18 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
     """Score against ``state`` (scalars held per sequence) or ``flops`` (per token), with 95 % intervals.
 
     A ring marks the cheapest candidate that is shown to be within the margin of the best; the dashed line is
-    the margin itself. The axis is logarithmic when the costs span more than a factor of four.
+    the margin itself. The axis is logarithmic when the costs span more than a factor of four. Of more than
+    LISTED candidates all but the first NAMED and the cheapest are grey dots in one trace.
     """
     title = {"state": "state, scalars per sequence", "flops": "forward FLOPs per token"}[what]
-    palette = colours([row.label for row in ranking.rows])
+    many = NAMED if len(ranking.rows) > LISTED else LISTED
+    first = [row for place, row in enumerate(ranking.rows) if place < many or row.label == ranking.cheapest]
+    rest = [row for row in ranking.rows[many:] if row.label != ranking.cheapest]
+    palette = colours([row.label for row in first])
     figure = go.Figure()
-    for row in sorted(ranking.rows, key=lambda row: natural(row.label)):
+    if rest:
+        figure.add_trace(_dots(ranking, rest, what))
+    for row in sorted(first, key=lambda row: natural(row.label)):
         low, high = row.interval or (row.score, row.score)
         ring = row.label == ranking.cheapest
         figure.add_trace(
@@ -194,7 +209,19 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title=score_name(ranking))
-    return styled(figure, height=340, right=_room([row.label for row in ranking.rows]))
+    return styled(figure, height=340, right=_room([row.label for row in first]))
+
+
+def _dots(ranking: Ranking, rows: Sequence[Row], what: str) -> go.Scatter:
+    """Many candidates as grey dots without names; hovering gives them."""
+    return go.Scatter(
+        x=[getattr(row, what) for row in rows],
+        y=[row.score for row in rows],
+        text=[f"{safe(row.label)}, {getattr(row, what):,}: {value_text(ranking, row.score)}" for row in rows],
+        mode="markers",
+        marker={"color": GRID, "size": 6},
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -214,6 +241,7 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
     last = max(data["position"].to_list())
     _end_labels(figure, ends, last, palette)
     level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
+    figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
     return styled(figure, height=300, right=_room(ranked.labels))

@@ -13,17 +13,30 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
 
-from analysis import sections
-from analysis.fragments import Part, e, embedded_json
+from analysis import plots, sections
+from analysis.fragments import Part, drawn, e, embedded_json
 from analysis.stats import Ranking, rank
 from analysis.tables import SCORES, Board, Score, board
 from analysis.words import sentence
 from sweeps.results import Results, ResultsError, read, write_text
 
-__all__ = ["Asked", "Judged", "asked", "body", "document", "judged", "plotly_js", "render", "write"]
+__all__ = [
+    "Asked",
+    "Judged",
+    "asked",
+    "body",
+    "document",
+    "figures",
+    "judged",
+    "plotly_js",
+    "render",
+    "style",
+    "write",
+]
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -108,7 +121,7 @@ def render(results: Results, about: Asked) -> str:
         *body(found),
     ]
     summary = embedded_json(_summary(found), "summary")
-    return document(f"{about.name}: which schedule?", [*(part.whole() for part in parts), summary])
+    return document(f"{about.name}: which schedule?", [*parts, Part("summary", summary)])
 
 
 def body(found: Judged) -> tuple[Part, ...]:
@@ -116,13 +129,14 @@ def body(found: Judged) -> tuple[Part, ...]:
     ranked, ranking = found.board, found.ranking
     told: tuple[Part, ...] = ()
     if ranked and ranking:
-        named = [row.label for row in ranking.rows[: sections.NAMED]]
+        named = [row.label for row in ranking.rows[: plots.NAMED]]
+        some, first = sections.listed(ranked, ranking)
         told = (
-            sections.ranking_table(ranking, ranked),
-            sections.by_task(ranking),
-            sections.learning(found.results.frame, ranked, named),
+            sections.ranking_table(first, ranked, len(ranking.rows)),
+            sections.by_task(first),
+            sections.learning(found.results.frame, some, named),
             sections.costs(ranking),
-            sections.by_position(ranked, named),
+            sections.by_position(some, named),
         )
     return (
         sections.verdict(ranking),
@@ -134,18 +148,40 @@ def body(found: Judged) -> tuple[Part, ...]:
     )
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-    """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network."""
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+def figures(results: Results, about: Asked) -> dict[str, go.Figure]:
+    """Every figure of the page by a name for its file: ``heatmap``, ``curve-recall``, ``state``."""
+    found: dict[str, go.Figure] = {}
+    for part in body(judged(results, about)):
+        for name, figure in part.figures.items():
+            kind = name.removeprefix("fig-")
+            if of := (figure.layout.meta or {}).get("of"):
+                kind = f"{kind.partition('-')[0]}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', of).strip('-.')}"
+            found[kind if kind not in found else f"{kind}-{len(found)}"] = figure
+    return found
+
+
+def document(title: str, parts: Sequence[Part]) -> str:
+    """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network.
+
+    The words come first, then plotly.js and the figures, so that there is something to read at once.
+    """
+    figures = (drawn(name, figure) for part in parts for name, figure in part.figures.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{e(title)}</title>\n<style>\n{css}</style>\n"
-        f"<script>{plotly_js()}</script></head>\n<body><main>\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n"
+        f"<title>{e(title)}</title>\n<style>\n{style('report.css')}</style>\n"
+        "</head>\n<body><main>\n"
+        + "\n".join(part.html for part in parts)
+        + f"\n</main>\n<script>{plotly_js()}</script>\n"
+        + "\n".join(figures)
+        + "\n</body></html>\n"
     )
+
+
+def style(name: str) -> str:
+    """A style sheet that lies beside this file."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import polars as pl
@@ -21,15 +22,13 @@ __all__ = [
     "failed",
     "head",
     "learning",
+    "listed",
     "machine",
     "ranking_table",
     "reading",
     "recipe",
     "verdict",
 ]
-
-NAMED = 8
-"""Labels drawn in colour in the curves; the rest of a long ranking is grey."""
 
 _TERMS = {
     "chance": "The accuracy of the best answer that ignores the input, known when the data are drawn.",
@@ -92,7 +91,23 @@ def _place(name: str, title: str, alt: str, wide: int = 0, task: str = "") -> st
     return f'<figure role="img" aria-label="{e(alt)}"{of}>{inner}</figure>'
 
 
-def ranking_table(ranking: Ranking, ranked: Board) -> Part:
+def listed(ranked: Board, ranking: Ranking) -> tuple[Board, Ranking]:
+    """The first LISTED schedules and the cheapest: what is listed and drawn one by one."""
+    first, rest = ranking.rows[: plots.LISTED], ranking.rows[plots.LISTED :]
+    kept = (*first, *(row for row in rest if row.label == ranking.cheapest))
+    mine = pl.col("arch").is_in([row.arch for row in kept])
+    short = replace(ranked, cells=ranked.cells.filter(mine), runs=ranked.runs.filter(mine))
+    return short, replace(ranking, rows=kept)
+
+
+def _more(ranking: Ranking, of: int) -> str:
+    """What a list of some schedules leaves out, as a further sentence of its note."""
+    shown = len(ranking.rows)
+    return f" {shown:,} of {of:,} schedules are listed; the data in this page has all." if shown < of else ""
+
+
+def ranking_table(ranking: Ranking, ranked: Board, of: int) -> Part:
+    """``ranking`` as a table; it may hold some of all ``of`` schedules."""
     facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
     edges = [edge for row in ranking.rows for edge in (*(row.interval or ()), row.score)]
     rows = [_ranking_row(ranking, row, facts[row.arch], (min(edges), max(edges))) for row in ranking.rows]
@@ -104,7 +119,7 @@ def ranking_table(ranking: Ranking, ranked: Board) -> Part:
     )
     note = (
         f"Mean over tasks of {score_name(ranking)}. {spread} State and FLOPs are per sequence and per token, "
-        "at the length of the tasks."
+        f"at the length of the tasks.{_more(ranking, of)}"
     )
     listed = table(rows, "ranking cards", marked=0, schedules=[row.label for row in ranking.rows])
     return _section("ranking", "Ranking", note, listed + key(roles))

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from analysis.agreement import Ceiling
 from analysis.calibration import MAD_SECONDS, TARGET, Calibration
-from analysis.fragments import cell, drawn, e, table
+from analysis.fragments import Part, cell, e, table
 from analysis.plots import INK, OKABE_ITO, faint, styled
 from analysis.report import document
 
@@ -190,9 +190,8 @@ def render(found: Calibration) -> str:
         f'<section><h2>Tau against cost</h2><div id="frontier"></div>{_frontier(found)}</section>',
         f"<section><h2>The reference</h2>{_ranking(found)}</section>",
         f"<section><h2>Published orders</h2>{_published(found)}</section>",
-        drawn("frontier", figure(found)),
     )
-    return document("How far to trust a score", body)
+    return document("How far to trust a score", [Part("page", "\n".join(body), {"frontier": figure(found)})])
 
 
 def _frontier(found: Calibration) -> str:

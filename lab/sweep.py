@@ -15,7 +15,7 @@ from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blo
 if TYPE_CHECKING:
     from sweeps.study import Event, Outcome
 
-__all__ = ["RecipeArgument", "RunsOption", "SetOption", "pack", "report", "seconds_of", "sweep"]
+__all__ = ["RecipeArgument", "RunsOption", "SetOption", "folder_of", "pack", "report", "seconds_of", "sweep"]
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
@@ -181,6 +181,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: report.html in the folder.")
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw every figure as a file in DIR, too.")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="Of these files: svg or png.")] = "svg",
     runs: RunsOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -189,17 +193,50 @@ def report(
     Examples:
       lab report runs/ratios
       lab report ratios --out ratios.html
+      lab report ratios --figures figures --format png
     """
     from analysis.report import write
     from lab.answer import document, page, ranking_of
 
-    folder = _folder(run, runs)
+    folder = folder_of(run, runs)
     ranking = ranking_of(folder)
+    if figures is not None:
+        _check_figures(figures, format_)
     written = write(folder, out)
+    drawn = [] if figures is None else _draw(folder, figures, format_)
     if json:
-        emit({**document(ranking), "report": str(written)})
-    else:
-        say(f"{page(ranking)}\n\nreport: {written}")
+        emit({**document(ranking), "report": str(written), **({"figures": drawn} if figures else {})})
+        return
+    say(f"{page(ranking)}\n\nreport: {written}")
+    if figures is not None:
+        say(f"{plural(len(drawn), 'figure')}: {figures}")
+
+
+def _check_figures(figures: Path, format_: str) -> None:
+    """Raises CommandError or PictureError before anything is written."""
+    from analysis.picture import ENDINGS, drawer
+
+    if f".{format_}" not in ENDINGS:
+        raise CommandError(f"--format is {format_!r}; choose svg or png")
+    if figures.exists() != figures.is_dir() or not figures.parent.is_dir():
+        raise CommandError(f"--figures {figures}: a folder is wanted, or a new name in one that exists")
+    drawer()
+
+
+def _draw(folder: Path, figures: Path, format_: str) -> list[str]:
+    """Draw every figure of the report of ``folder``; the paths."""
+    from analysis.picture import write_all
+    from analysis.report import asked
+    from analysis.report import figures as figures_of
+    from sweeps.results import read
+
+    results = read(folder)
+    figures.mkdir(exist_ok=True)
+    wanted = {
+        figures / f"{name}.{format_}": f for name, f in figures_of(results, asked(results, folder)).items()
+    }
+    write_all(wanted)
+    return [str(path) for path in wanted]
 
 
 def pack(
@@ -215,7 +252,7 @@ def pack(
     """
     from sweeps.packs import pack as gather
 
-    number = gather(_folder(run, runs), out)
+    number = gather(folder_of(run, runs), out)
     size = out.stat().st_size
     if json:
         emit({"file": str(out), "runs": number, "bytes": size})
@@ -223,6 +260,6 @@ def pack(
         say(f"{out}: {plural(number, 'run')}, {size / 1e6:.2f} MB")
 
 
-def _folder(run: str, runs: Path) -> Path:
+def folder_of(run: str, runs: Path) -> Path:
     """A bare name may mean a folder here or one in --runs; what is here goes first."""
     return runs / run if not Path(run).exists() and (runs / run).is_dir() else Path(run)
