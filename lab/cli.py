@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from lab.bench.command import bench
 from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
+from lab.dashboard import dashboard
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.genesis.audit import audit
@@ -64,6 +65,7 @@ for _command in (
     plan,
     validate,
     report,
+    dashboard,
     pack,
     calibrate,
     score,
