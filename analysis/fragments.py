@@ -1,17 +1,62 @@
-"""Small pieces of the report: text escaped for HTML, the layer strip and the whisker as SVG, tables."""
+"""Small pieces of a page: text escaped for HTML, the layer strip and the whisker as SVG, tables, figures."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import plotly.graph_objects as go
 
 from analysis.plots import ROLE_COLOURS
 
-__all__ = ["cell", "e", "embedded_json", "in_script", "key", "short", "strip", "table", "whisker"]
+__all__ = [
+    "CONFIG",
+    "Part",
+    "cell",
+    "drawn",
+    "e",
+    "embedded_json",
+    "in_script",
+    "key",
+    "short",
+    "strip",
+    "table",
+    "whisker",
+]
+
+CONFIG = {
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtons": [["toImage"]],
+}
 
 _HEIGHTS = {"linear": 9, "window": 13, "full": 18, "none": 5}
 _TALL = 18
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a page: HTML with an empty element for each figure, and the figures by the ids of these.
+
+    A page that is written once draws them at its end; one that is renewed compares the pieces by ``name``
+    and redraws what has changed.
+    """
+
+    name: str
+    html: str
+    figures: Mapping[str, go.Figure] = field(default_factory=dict)
+
+
+def drawn(name: str, figure: go.Figure) -> str:
+    """The script that draws ``figure`` into the element with the id ``name``."""
+    return (
+        f'<script>Plotly.newPlot("{name}", Object.assign({in_script(figure.to_json() or "")}, '
+        f"{{config: {in_script(json.dumps(CONFIG))}}}))</script>"
+    )
 
 
 def e(text: object) -> str:
@@ -29,7 +74,7 @@ def short(number: float) -> str:
 
 def embedded_json(value: object, name: str) -> str:
     """A JSON script block that no text inside can end."""
-    text = in_script(json.dumps(value, indent=1, allow_nan=False))
+    text = in_script(json.dumps(value, separators=(",", ":"), allow_nan=False))
     return f'<script type="application/json" id="{name}">\n{text}\n</script>'
 
 
@@ -45,15 +90,24 @@ def cell(name: str, content: str, kind: str = "") -> tuple[str, str, str]:
     return name, content, kind
 
 
-def table(rows: Sequence[Sequence[tuple[str, str, str]]], kind: str, marked: int | None = None) -> str:
-    """Rows of cells, headed by the names of the first; on a narrow page each row becomes a card."""
+def table(
+    rows: Sequence[Sequence[tuple[str, str, str]]],
+    kind: str,
+    marked: int | None = None,
+    schedules: Sequence[str] = (),
+) -> str:
+    """Rows of cells, headed by the names of the first; on a narrow page each row becomes a card.
+
+    ``schedules``: the label that each row is about, if rows are, so that a page can filter them.
+    """
     head = "".join(f'<th scope="col"{_class(css)}>{e(name)}</th>' for name, _, css in rows[0])
     body = ""
     for place, row in enumerate(rows):
         cells = "".join(
             f'<td data-name="{e(name)}"{_class(css)}>{content}</td>' for name, content, css in row
         )
-        body += f"<tr{_class('first' if place == marked else '')}>{cells}</tr>\n"
+        about = f' data-schedule="{e(schedules[place])}"' if schedules else ""
+        body += f"<tr{_class('first' if place == marked else '')}{about}>{cells}</tr>\n"
     return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.fragments import cell, e, table, whisker
+from analysis.fragments import Part, cell, e, table, whisker
 from analysis.marginal import Effect, Importance, Marginals, Variable, defined, named
 from analysis.stats import Interval, Ranking
 from analysis.words import amount, unit, value_text
@@ -10,7 +10,7 @@ from analysis.words import amount, unit, value_text
 __all__ = ["effects"]
 
 
-def effects(found: Marginals, importance: Importance | None, ranking: Ranking) -> str:
+def effects(found: Marginals, importance: Importance | None, ranking: Ranking) -> Part:
     """Marginal means and effects of every variable, with the importance where it was worked out."""
     every = [effect for variable in found.variables for effect in variable.effects]
     edges = [edge for one in every if one.effect_interval for edge in one.effect_interval]
@@ -21,7 +21,7 @@ def effects(found: Marginals, importance: Importance | None, ranking: Ranking) -
     ]
     note = " ".join((defined(found), *([named(importance)] if importance else [])))
     heading = f'<h2>What each variable does</h2><p class="note">{e(note)}</p>'
-    return f"<section>{heading}{table(rows, 'cards')}</section>"
+    return Part("effects", f"<section>{heading}{table(rows, 'cards')}</section>")
 
 
 def _row(ranking: Ranking, variable: Variable, effect: Effect, span: Interval) -> list[tuple[str, str, str]]:

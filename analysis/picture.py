@@ -6,18 +6,20 @@ not answer: drawing needs no network and cannot use one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps.results import write_bytes
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["ENDINGS", "PictureError", "browser", "check", "write"]
+__all__ = ["ENDINGS", "PictureError", "browser", "check", "drawer", "write", "write_all"]
 
 ENDINGS = (".svg", ".png")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -45,6 +47,11 @@ def check(path: Path) -> str:
         raise PictureError(f"{path}: the name of a picture ends in {' or '.join(ENDINGS)}")
     if path.is_dir() or not path.parent.is_dir():
         raise PictureError(f"{path}: a file name in a folder that exists is wanted")
+    return drawer()
+
+
+def drawer() -> str:
+    """The browser that draws pictures here. Raises PictureError where none can."""
     try:
         import kaleido  # noqa: F401
     except ImportError as exc:
@@ -68,24 +75,43 @@ def write(figure: go.Figure, path: Path) -> None:
 
     Raises PictureError as ``check`` does, and if the browser fails.
     """
-    program = check(path)
+    write_all({path: figure})
+
+
+def write_all(figures: Mapping[Path, go.Figure]) -> None:
+    """Draw every figure to its path as ``write`` does, all in one browser. Raises PictureError likewise."""
+    programs = {check(path) for path in figures}
+    if not programs:
+        return
     import kaleido
     import plotly
-    import plotly.graph_objects as go
     from kaleido.errors import KaleidoError
 
-    # A page colours the text for itself, a picture cannot.
-    on_white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color=INK)
+    program = programs.pop()
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    options = {"format": path.suffix[1:], "width": WIDTH, "scale": 1 if path.suffix == ".svg" else 2}
     # plotly's own write_image cannot switch MathJax off, which kaleido would load from its address.
     settings = {"path": program, "plotlyjs": script.as_uri(), "mathjax": False, "proxy_server": NOWHERE}
     # Of a browser that fails it warns, too; one sentence is enough.
     logging.getLogger("choreographer").setLevel(logging.ERROR)
+
+    async def drawn() -> dict[Path, bytes]:
+        async with kaleido.Kaleido(n=1, **settings) as one:
+            return {path: await one.calc_fig(*_asked(figure, path)) for path, figure in figures.items()}
+
     try:
-        drawn: bytes = kaleido.calc_fig_sync(on_white, opts=options, kopts=settings)
+        pictures = asyncio.run(drawn())
     except (RuntimeError, KaleidoError, OSError) as exc:
         raise PictureError(
             f"{program} did not draw the picture ({type(exc).__name__}); does it start?"
         ) from exc
-    write_bytes(path, drawn)
+    for path, picture in pictures.items():
+        write_bytes(path, picture)
+
+
+def _asked(figure: go.Figure, path: Path) -> tuple[go.Figure, Any]:
+    """What kaleido is given: a page colours the text for itself, a picture cannot."""
+    import plotly.graph_objects as go
+
+    on_white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color=INK)
+    scale = 1 if path.suffix == ".svg" else 2
+    return on_white, {"format": path.suffix[1:], "width": WIDTH, "scale": scale}

@@ -4,6 +4,9 @@ Colours hold for colour-blind readers and on light and dark pages: all are of mi
 are clear, and text is a grey that a page may override. Labels that differ in one number are on one ramp
 from blue over grey to orange; others take the palette of Okabe and Ito (2008). Line dashes repeat what colour
 says. Text from users is escaped, because plotly reads a small HTML in every string.
+
+What belongs to one schedule says so, so that a page can filter by it: a trace in ``meta`` (the label, and the
+colour it would have if it were not grey), an annotation in ``name``; a figure about one task in ``meta``.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from analysis.stats import Ranking
+from analysis.stats import Ranking, Row
 from analysis.tables import Board, natural, one_number
 from analysis.words import score_name, value_text
 
 __all__ = [
+    "LISTED",
+    "NAMED",
     "ROLE_COLOURS",
     "by_position",
     "colours",
@@ -27,6 +32,7 @@ __all__ = [
     "heatmap",
     "learning_curve",
     "level",
+    "safe",
     "styled",
 ]
 
@@ -36,6 +42,10 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu 
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#a89a00")
 RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
 LONGEST = 20
+LISTED = 60
+"""Candidates of a long ranking that are drawn and listed one by one."""
+NAMED = 8
+"""Labels drawn in colour in the curves; the rest of a long ranking is grey."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
 HEAT = ((38, 52, 100), (124, 123, 120), (243, 220, 75))
@@ -57,9 +67,9 @@ def heatmap(ranking: Ranking) -> go.Figure:
     """
     tasks = ranking.tasks
     names = [_brief(row.label) for row in ranking.rows]
-    whole = [_safe(row.label) for row in ranking.rows]
+    whole = [safe(row.label) for row in ranking.rows]
     values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
-    columns = [_safe(task.task).replace("_", "<br>") for task in tasks]
+    columns = [safe(task.task).replace("_", "<br>") for task in tasks]
     top, bottom = _ends(ranking)
     if ranking.score == "steps":
         shade = [
@@ -127,15 +137,19 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     ends: list[tuple[float, str]] = []
     for place, label in enumerate(ranked.labels):
         part = data.filter(pl.col("label") == label)
+        if part.is_empty():
+            continue  # not yet run on this task
         steps, mean = part["step"].to_list(), part["mean"].to_list()
         if label in named:
-            figure.add_trace(_band(steps, part["low"].to_list(), part["high"].to_list(), palette[label]))
+            low, high = part["low"].to_list(), part["high"].to_list()
+            figure.add_trace(_band(steps, low, high, label, palette[label]))
             ends.append((mean[-1], label))
-        figure.add_trace(_line(steps, mean, label, place, palette[label] if label in named else None, "step"))
+        figure.add_trace(_line(steps, mean, label, place, palette[label], label in named, "step"))
     last = max(data["step"].to_list())
     level(figure, facts["chance"], "chance", right=True)
     level(figure, facts["ceiling"], "ceiling")
     _end_labels(figure, ends, last, palette)
+    figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
     return styled(figure, height=300, right=_room(ranked.labels))
@@ -145,12 +159,18 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
     """Score against ``state`` (scalars held per sequence) or ``flops`` (per token), with 95 % intervals.
 
     A ring marks the cheapest candidate that is shown to be within the margin of the best; the dashed line is
-    the margin itself. The axis is logarithmic when the costs span more than a factor of four.
+    the margin itself. The axis is logarithmic when the costs span more than a factor of four. Of more than
+    LISTED candidates all but the first NAMED and the cheapest are grey dots in one trace.
     """
     title = {"state": "state, scalars per sequence", "flops": "forward FLOPs per token"}[what]
-    palette = colours([row.label for row in ranking.rows])
+    many = NAMED if len(ranking.rows) > LISTED else LISTED
+    first = [row for place, row in enumerate(ranking.rows) if place < many or row.label == ranking.cheapest]
+    rest = [row for row in ranking.rows[many:] if row.label != ranking.cheapest]
+    palette = colours([row.label for row in first])
     figure = go.Figure()
-    for row in sorted(ranking.rows, key=lambda row: natural(row.label)):
+    if rest:
+        figure.add_trace(_dots(ranking, rest, what))
+    for row in sorted(first, key=lambda row: natural(row.label)):
         low, high = row.interval or (row.score, row.score)
         ring = row.label == ranking.cheapest
         figure.add_trace(
@@ -175,7 +195,8 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
                     "symbol": "circle-dot" if ring else "circle",
                     "line": {"color": INK, "width": 2.5 if ring else 0},
                 },
-                name=_safe(row.label),
+                name=safe(row.label),
+                meta={"schedule": safe(row.label), "colour": palette[row.label]},
                 hovertemplate=f"%{{x:,}}: {value_text(ranking, row.score)}",
                 cliponaxis=False,
             )
@@ -188,7 +209,19 @@ def cost(ranking: Ranking, what: str) -> go.Figure:
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title=score_name(ranking))
-    return styled(figure, height=340, right=_room([row.label for row in ranking.rows]))
+    return styled(figure, height=340, right=_room([row.label for row in first]))
+
+
+def _dots(ranking: Ranking, rows: Sequence[Row], what: str) -> go.Scatter:
+    """Many candidates as grey dots without names; hovering gives them."""
+    return go.Scatter(
+        x=[getattr(row, what) for row in rows],
+        y=[row.score for row in rows],
+        text=[f"{safe(row.label)}, {getattr(row, what):,}: {value_text(ranking, row.score)}" for row in rows],
+        mode="markers",
+        marker={"color": GRID, "size": 6},
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -204,25 +237,24 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
         at, mean = part["position"].to_list(), part["mean"].to_list()
         if label in named:
             ends.append((mean[-1], label))
-        figure.add_trace(
-            _line(at, mean, label, place, palette[label] if label in named else None, "position")
-        )
+        figure.add_trace(_line(at, mean, label, place, palette[label], label in named, "position"))
     last = max(data["position"].to_list())
     _end_labels(figure, ends, last, palette)
     level(figure, ranked.tasks.filter(pl.col("task") == task)["chance"][0], "chance", right=True)
+    figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
     return styled(figure, height=300, right=_room(ranked.labels))
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text for plotly, which reads a small HTML in strings and takes ``%{`` for a template."""
     return html.escape(text, quote=False)
 
 
 def _brief(label: str) -> str:
     """A label short enough to be written inside a figure; the whole one shows on hovering."""
-    return _safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
+    return safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _room(labels: Sequence[str]) -> int:
@@ -255,26 +287,30 @@ def faint(colour: str, opacity: float = 0.16) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
-def _band(steps: list[int], low: list[float], high: list[float], colour: str) -> go.Scatter:
+def _band(steps: list[int], low: list[float], high: list[float], label: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=steps + steps[::-1],
         y=high + low[::-1],
         mode="none",
         fill="toself",
         fillcolor=faint(colour),
+        meta={"schedule": safe(label), "colour": colour},
         hoverinfo="skip",
     )
 
 
-def _line(x: list[int], y: list[float], label: str, place: int, colour: str | None, unit: str) -> go.Scatter:
-    """One candidate's line; without a colour it is thin and grey."""
+def _line(
+    x: list[int], y: list[float], label: str, place: int, colour: str, named: bool, unit: str
+) -> go.Scatter:
+    """One candidate's line; if it is not named it is thin and grey."""
     look = {"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)]}
     return go.Scatter(
         x=x,
         y=y,
         mode="lines",
-        name=_safe(label),
-        line=look if colour else {"color": GRID, "width": 1},
+        name=safe(label),
+        line=look if named else {"color": GRID, "width": 1},
+        meta={"schedule": safe(label), "colour": colour},
         hovertemplate=f"{unit} %{{x}}: %{{y:.3f}}",
     )
 
@@ -288,6 +324,7 @@ def _end_labels(
             x=last,
             y=at,
             text=_brief(label),
+            name=safe(label),
             xanchor="left",
             xshift=4,
             showarrow=False,

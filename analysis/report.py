@@ -13,19 +13,32 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
 
-from analysis import sections
-from analysis.fragments import e, embedded_json
+from analysis import plots, sections
+from analysis.fragments import Part, drawn, e, embedded_json
 from analysis.marginal import Importance, marginals
 from analysis.marginal_section import effects
 from analysis.stats import Ranking, rank
 from analysis.tables import SCORES, Board, Score, board
-from analysis.words import answer, notes, sentence
+from analysis.words import sentence
 from sweeps.results import Results, ResultsError, read, write_text
 
-__all__ = ["Asked", "asked", "document", "render", "write"]
+__all__ = [
+    "Asked",
+    "Judged",
+    "asked",
+    "body",
+    "document",
+    "figures",
+    "judged",
+    "plotly_js",
+    "render",
+    "style",
+    "write",
+]
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -83,52 +96,102 @@ def asked(results: Results, folder: Path) -> Asked:
     return Asked(name, _question(results.recipe_text), score, margin)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Results, what their recipe asks for, and what can be said; there is no board before a run has ended."""
+
+    results: Results
+    about: Asked
+    board: Board | None
+    ranking: Ranking | None
+
+    @property
+    def finished(self) -> int:
+        return int(self.results.frame["final"].sum())
+
+
+def judged(results: Results, about: Asked) -> Judged:
+    """Rank what there is; the ranking is None before the first complete round."""
+    ended = results.frame["final"].any()
+    ranked = board(results.frame, about.score, results.pruned) if ended else None
+    return Judged(results, about, ranked, rank(ranked, about.margin) if ranked else None)
+
+
 def render(results: Results, about: Asked, importance: Importance | None = None) -> str:
     """The whole page as text."""
-    frame = results.frame
-    ranked = board(frame, about.score, results.pruned) if frame["final"].any() else None
-    ranking = rank(ranked, about.margin) if ranked else None
+    found = judged(results, about)
     parts = [
-        sections.head(about.name, about.question, ranking, int(frame["final"].sum())),
-        f'<p class="answer">{e(answer(ranking))}</p>',
+        sections.head(about.name, about.question, found.ranking, found.finished, "report of a sweep"),
+        *body(found, importance),
     ]
-    if note := notes(ranking):
-        parts.append(f'<p class="note">{e(note)}</p>')
+    summary = embedded_json(_summary(found), "summary")
+    return document(f"{about.name}: which schedule?", [*parts, Part("summary", summary)])
+
+
+def body(found: Judged, importance: Importance | None = None) -> tuple[Part, ...]:
+    """All parts below the head, in the order in which they are read."""
+    ranked, ranking = found.board, found.ranking
+    told: tuple[Part, ...] = ()
     if ranked and ranking:
-        parts += [
-            sections.ranking_table(ranking, ranked),
-            sections.by_task(ranking),
-            effects(found, importance, ranking) if (found := marginals(ranked)) else "",
-            sections.learning(frame, ranked, ranking),
+        named = [row.label for row in ranking.rows[: plots.NAMED]]
+        some, first = sections.listed(ranked, ranking)
+        variables = marginals(ranked)
+        told = (
+            sections.ranking_table(first, ranked, len(ranking.rows)),
+            sections.by_task(first),
+            *([effects(variables, importance, ranking)] if variables else []),
+            sections.learning(found.results.frame, some, named),
             sections.costs(ranking),
-            sections.by_position(ranked, ranking),
-        ]
-    parts += [
-        sections.failed(frame, ranked, results.failures),
+            sections.by_position(some, named),
+        )
+    return (
+        sections.verdict(ranking),
+        *told,
+        sections.failed(found.results.frame, ranked, found.results.failures),
         sections.reading(ranking),
-        f"<section><h2>Recipe</h2><pre>{e(results.recipe_text)}</pre></section>",
-        sections.machine(results),
-        embedded_json(_summary(about, ranking, ranked), "summary"),
-    ]
-    return document(f"{about.name}: which schedule?", parts)
+        sections.recipe(found.results.recipe_text),
+        sections.machine(found.results),
+    )
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-    """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network."""
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+def figures(results: Results, about: Asked) -> dict[str, go.Figure]:
+    """Every figure of the page by a name for its file: ``heatmap``, ``curve-recall``, ``state``."""
+    found: dict[str, go.Figure] = {}
+    for part in body(judged(results, about)):
+        for name, figure in part.figures.items():
+            kind = name.removeprefix("fig-")
+            if of := (figure.layout.meta or {}).get("of"):
+                kind = f"{kind.partition('-')[0]}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', of).strip('-.')}"
+            found[kind if kind not in found else f"{kind}-{len(found)}"] = figure
+    return found
+
+
+def document(title: str, parts: Sequence[Part]) -> str:
+    """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network.
+
+    The words come first, then plotly.js and the figures, so that there is something to read at once.
+    """
+    figures = (drawn(name, figure) for part in parts for name, figure in part.figures.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{e(title)}</title>\n<style>\n{css}</style>\n"
-        f"<script>{_plotly_js()}</script></head>\n<body><main>\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n"
+        f"<title>{e(title)}</title>\n<style>\n{style('report.css')}</style>\n"
+        "</head>\n<body><main>\n"
+        + "\n".join(part.html for part in parts)
+        + f"\n</main>\n<script>{plotly_js()}</script>\n"
+        + "\n".join(figures)
+        + "\n</body></html>\n"
     )
 
 
+def style(name: str) -> str:
+    """A style sheet that lies beside this file."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 @cache
-def _plotly_js() -> str:
+def plotly_js() -> str:
     """plotly.js with no address left in it but the names of XML languages, which nothing fetches."""
     quoted = re.compile(r"""(["'`])https?://(?!www\.w3\.org/)(?=[A-Za-z0-9$])""")
     rest = re.compile(r"https?://(?!www\.w3\.org/)(?=[A-Za-z0-9$])")
@@ -146,11 +209,11 @@ def _question(recipe_text: str) -> str:
     return " ".join(lines)
 
 
-def _summary(about: Asked, ranking: Ranking | None, ranked: Board | None) -> dict[str, object]:
+def _summary(found: Judged) -> dict[str, object]:
     """The answer for programs: the ranking with every interval, and the training that was chosen."""
     return {
-        "name": about.name,
-        "sentence": sentence(ranking),
-        "ranking": None if ranking is None else asdict(ranking),
-        "chosen": [] if ranked is None else ranked.chosen.drop("valid").to_dicts(),
+        "name": found.about.name,
+        "sentence": sentence(found.ranking),
+        "ranking": None if found.ranking is None else asdict(found.ranking),
+        "chosen": [] if found.board is None else found.board.chosen.drop("valid").to_dicts(),
     }

@@ -1,42 +1,34 @@
-"""The parts of the report page, each a function from values to HTML; every text from users is escaped."""
+"""The parts of the report page, each a function from values to a Part; every text from users is escaped."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import polars as pl
 
 from analysis import plots
-from analysis.fragments import cell, e, in_script, key, short, strip, table, whisker
+from analysis.fragments import Part, cell, e, key, short, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
-from analysis.words import amount, margin_text, score_name, value_text
+from analysis.words import amount, answer, margin_text, notes, score_name, value_text
 from sweeps.results import Failure, Results
 
 __all__ = [
-    "CONFIG",
     "by_position",
     "by_task",
     "costs",
     "failed",
     "head",
     "learning",
+    "listed",
     "machine",
     "ranking_table",
     "reading",
+    "recipe",
+    "verdict",
 ]
-
-CONFIG = {
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtons": [["toImage"]],
-}
-NAMED = 8
-"""Labels drawn in colour in the curves; the rest of a long ranking is grey."""
 
 _TERMS = {
     "chance": "The accuracy of the best answer that ignores the input, known when the data are drawn.",
@@ -54,8 +46,8 @@ _TERMS = {
 }
 
 
-def head(name: str, question: str, ranking: Ranking | None, runs: int) -> str:
-    """Name of the recipe, its question, and how much was run."""
+def head(name: str, question: str, ranking: Ranking | None, runs: int, kind: str) -> Part:
+    """Name of the recipe, its question, and how much was run; ``kind`` says what page this is."""
     facts = [("runs finished", str(runs))]
     if ranking:
         facts = [
@@ -67,32 +59,55 @@ def head(name: str, question: str, ranking: Ranking | None, runs: int) -> str:
         ]
     listed = "".join(f"<li>{e(name)} <b>{e(value)}</b></li>" for name, value in facts)
     asked = f'<p class="question">{e(question)}</p>' if question else ""
-    return (
-        f'<header><p class="kind">Hybrid-architecture lab, report of a sweep</p><h1>{e(name)}</h1>'
-        f'{asked}<ul class="facts">{listed}</ul></header>'
-    )
+    title = f'<p class="kind">Hybrid-architecture lab, {e(kind)}</p><h1>{e(name)}</h1>'
+    return Part("head", f'<header>{title}{asked}<ul class="facts">{listed}</ul></header>')
 
 
-def _section(title: str, note: str, content: str) -> str:
+def verdict(ranking: Ranking | None) -> Part:
+    """The sentence, and below it what to know before using it."""
+    note = notes(ranking)
+    below = f'<p class="note">{e(note)}</p>' if note else ""
+    return Part("answer", f'<p class="answer">{e(answer(ranking))}</p>{below}')
+
+
+def recipe(text: str) -> Part:
+    return Part("recipe", f"<section><h2>Recipe</h2><pre>{e(text)}</pre></section>")
+
+
+def _section(
+    name: str, title: str, note: str, content: str, figures: Mapping[str, go.Figure] | None = None
+) -> Part:
     """A section of the page; title and note are text, the content is HTML."""
-    return f'<section><h2>{e(title)}</h2><p class="note">{e(note)}</p>{content}</section>'
+    inner = f'<h2>{e(title)}</h2><p class="note">{e(note)}</p>{content}'
+    return Part(name, f"<section>{inner}</section>", figures or {})
 
 
-def _figure(figure: go.Figure, name: str, title: str, alt: str, wide: int = 0) -> str:
-    """A figure with its heading and a text for those who do not see it."""
-    data = in_script(figure.to_json() or "")
-    config = in_script(json.dumps(CONFIG))
-    drawn = (
-        f'<div id="{name}"></div><script>Plotly.newPlot("{name}", '
-        f"Object.assign({data}, {{config: {config}}}))</script>"
-    )
+def _place(name: str, title: str, alt: str, wide: int = 0, task: str = "") -> str:
+    """Where a figure will be drawn, with its heading and a text for those who do not see it."""
     least = f' style="min-width:{wide}px"' if wide else ""
     heading = f"<h3>{e(title)}</h3>" if title else ""
-    inner = f'{heading}<div class="scroll"><div{least}>{drawn}</div></div>'
-    return f'<figure role="img" aria-label="{e(alt)}">{inner}</figure>'
+    inner = f'{heading}<div class="scroll"><div{least}><div id="{name}"></div></div></div>'
+    of = f' data-task="{e(task)}"' if task else ""
+    return f'<figure role="img" aria-label="{e(alt)}"{of}>{inner}</figure>'
 
 
-def ranking_table(ranking: Ranking, ranked: Board) -> str:
+def listed(ranked: Board, ranking: Ranking) -> tuple[Board, Ranking]:
+    """The first LISTED schedules and the cheapest: what is listed and drawn one by one."""
+    first, rest = ranking.rows[: plots.LISTED], ranking.rows[plots.LISTED :]
+    kept = (*first, *(row for row in rest if row.label == ranking.cheapest))
+    mine = pl.col("arch").is_in([row.arch for row in kept])
+    short = replace(ranked, cells=ranked.cells.filter(mine), runs=ranked.runs.filter(mine))
+    return short, replace(ranking, rows=kept)
+
+
+def _more(ranking: Ranking, of: int) -> str:
+    """What a list of some schedules leaves out, as a further sentence of its note."""
+    shown = len(ranking.rows)
+    return f" {shown:,} of {of:,} schedules are listed; the data in this page has all." if shown < of else ""
+
+
+def ranking_table(ranking: Ranking, ranked: Board, of: int) -> Part:
+    """``ranking`` as a table; it may hold some of all ``of`` schedules."""
     facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
     edges = [edge for row in ranking.rows for edge in (*(row.interval or ()), row.score)]
     rows = [_ranking_row(ranking, row, facts[row.arch], (min(edges), max(edges))) for row in ranking.rows]
@@ -104,9 +119,10 @@ def ranking_table(ranking: Ranking, ranked: Board) -> str:
     )
     note = (
         f"Mean over tasks of {score_name(ranking)}. {spread} State and FLOPs are per sequence and per token, "
-        "at the length of the tasks."
+        f"at the length of the tasks.{_more(ranking, of)}"
     )
-    return _section("Ranking", note, table(rows, "ranking cards", marked=0) + key(roles))
+    listed = table(rows, "ranking cards", marked=0, schedules=[row.label for row in ranking.rows])
+    return _section("ranking", "Ranking", note, listed + key(roles))
 
 
 def _ranking_row(
@@ -167,11 +183,10 @@ def _verdict(ranking: Ranking, row: Row) -> str:
     return " ".join(f'<span class="tag {css}">{e(text)}</span>' for css, text in tags)
 
 
-def by_task(ranking: Ranking) -> str:
+def by_task(ranking: Ranking) -> Part:
     tasks = [task.task for task in ranking.tasks]
     wide = 100 + 62 * len(tasks)
-    drawn = _figure(
-        plots.heatmap(ranking),
+    drawn = _place(
         "fig-heatmap",
         "",
         f"Heatmap of {score_name(ranking)}: {len(ranking.rows)} schedules by {len(tasks)} tasks; "
@@ -192,9 +207,11 @@ def by_task(ranking: Ranking) -> str:
     )
     name = score_name(ranking).capitalize()
     note = f"{name}, mean over the difficulty settings of a task and over seeds. {colour}"
-    numbers = f'<div class="scroll">{table(rows, "cards")}</div>'
+    listed = table(rows, "cards", schedules=[row.label for row in ranking.rows])
+    numbers = f'<div class="scroll">{listed}</div>'
     more = f"<details><summary>The numbers with their intervals</summary>{numbers}</details>"
-    return _section("Schedule by task", note, drawn + more)
+    figures = {"fig-heatmap": plots.heatmap(ranking)}
+    return _section("by-task", "Schedule by task", note, drawn + more, figures)
 
 
 def _with_interval(ranking: Ranking, row: Row, task: str) -> str:
@@ -206,74 +223,81 @@ def _with_interval(ranking: Ranking, row: Row, task: str) -> str:
     return f'<div>{text}<span class="range">{edges}</span></div>'
 
 
-def _named(ranking: Ranking) -> list[str]:
-    return [row.label for row in ranking.rows[:NAMED]]
+def _greyed(named: int, labels: int) -> str:
+    return f" Only the first {named} schedules are named." if labels > named else ""
 
 
-def _greyed(ranking: Ranking) -> str:
-    return f" Only the first {NAMED} schedules are named." if len(ranking.rows) > NAMED else ""
-
-
-def learning(frame: pl.DataFrame, ranked: Board, ranking: Ranking) -> str:
+def learning(frame: pl.DataFrame, ranked: Board, named: Sequence[str], note: str = "") -> Part:
+    """Learning curves, one figure per task; the labels in ``named`` in colour, ``note`` before the legend."""
     data = curves(frame, ranked)
+    tasks = dict(enumerate(ranked.tasks["task"].to_list()))
     drawn = "".join(
-        _figure(
-            plots.learning_curve(data, ranked, task, _named(ranking)),
+        _place(
             f"fig-curve-{place}",
             task,
             f"Test accuracy on {task} by training step, one line per schedule.",
+            task=task,
         )
-        for place, task in enumerate(ranked.tasks["task"].to_list())
+        for place, task in tasks.items()
     )
-    note = "Mean over difficulty settings and seeds; the band runs from the lowest to the highest seed."
-    return _section("How they learn", note + _greyed(ranking), f'<div class="grid">{drawn}</div>')
+    figures = {
+        f"fig-curve-{place}": plots.learning_curve(data, ranked, task, named) for place, task in tasks.items()
+    }
+    band = "Mean over difficulty settings and seeds; the band runs from the lowest to the highest seed."
+    greyed = _greyed(len(named), len(ranked.labels))
+    grid = f'<div class="grid">{drawn}</div>'
+    return _section("learning", "How they learn", f"{note}{band}{greyed}", grid, figures)
 
 
-def costs(ranking: Ranking) -> str:
+def costs(ranking: Ranking) -> Part:
+    titles = {"state": "Against state size", "flops": "Against FLOPs per token"}
     drawn = "".join(
-        _figure(
-            plots.cost(ranking, what),
-            f"fig-{what}",
-            title,
-            f"{score_name(ranking)} of each schedule against its {what}.",
-        )
-        for what, title in (("state", "Against state size"), ("flops", "Against FLOPs per token"))
+        _place(f"fig-{what}", title, f"{score_name(ranking)} of each schedule against its {what}.")
+        for what, title in titles.items()
     )
+    figures = {f"fig-{what}": plots.cost(ranking, what) for what in titles}
     ring = (
         " The ring marks the cheapest that is shown to be within the margin of the best."
         if ranking.cheapest
         else ""
     )
     bars = "Bars are 95 % intervals over seeds." if len(ranking.seeds) > 1 else "One seed: no intervals."
-    return _section("Score against cost", bars + ring, f'<div class="grid two">{drawn}</div>')
+    grid = f'<div class="grid two">{drawn}</div>'
+    return _section("costs", "Score against cost", bars + ring, grid, figures)
 
 
-def by_position(ranked: Board, ranking: Ranking) -> str:
+def by_position(ranked: Board, named: Sequence[str]) -> Part:
     data = positions(ranked)
     if data.is_empty():
-        return ""
+        return Part("positions", "")
     settings = dict(data.select("task", "setting").unique().sort("task").iter_rows())
     drawn = "".join(
-        _figure(
-            plots.by_position(data, ranked, task, _named(ranking)),
+        _place(
             f"fig-position-{place}",
             setting,
             f"Final test accuracy on {setting} by position in the sequence, one line per schedule.",
+            task=task,
         )
         for place, (task, setting) in enumerate(settings.items())
     )
+    figures = {
+        f"fig-position-{place}": plots.by_position(data, ranked, task, named)
+        for place, task in enumerate(settings)
+    }
     note = (
         "On the longest setting of each task, mean over seeds; positions that are never scored are left out."
     )
-    return _section("Accuracy by position", note + _greyed(ranking), f'<div class="grid">{drawn}</div>')
+    grid = f'<div class="grid">{drawn}</div>'
+    greyed = _greyed(len(named), len(ranked.labels))
+    return _section("positions", "Accuracy by position", note + greyed, grid, figures)
 
 
-def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure]) -> str:
+def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure]) -> Part:
     names = [] if ranked is None else ranked.candidates.select("arch", "label").rows()
     lost = diverged(frame, names)
     parts = ["<section><h2>What failed</h2>"]
     if lost.is_empty() and not failures:
-        return "".join([*parts, "<p>Nothing: no run diverged and none was lost.</p></section>"])
+        parts.append("<p>Nothing: no run diverged and none was lost.</p>")
     if not lost.is_empty():
         rows = [
             [
@@ -301,10 +325,10 @@ def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure
         parts.append(
             f"<p>Without a result; running the sweep again tries them again.</p>{table(rows, 'cards wrap')}"
         )
-    return "".join([*parts, "</section>"])
+    return Part("failed", "".join([*parts, "</section>"]))
 
 
-def reading(ranking: Ranking | None) -> str:
+def reading(ranking: Ranking | None) -> Part:
     terms = _TERMS | _pruning_terms(ranking)
     listed = "".join(f"<dt>{e(term)}</dt><dd>{e(text)}</dd>" for term, text in terms.items())
     known = ""
@@ -327,7 +351,7 @@ def reading(ranking: Ranking | None) -> str:
             for task in ranking.tasks
         ]
         known = f"<h3>Known before training</h3>{table(rows, 'cards')}"
-    return f"<section><h2>How to read this</h2><dl>{listed}</dl>{known}</section>"
+    return Part("reading", f"<section><h2>How to read this</h2><dl>{listed}</dl>{known}</section>")
 
 
 def _pruning_terms(ranking: Ranking | None) -> dict[str, str]:
@@ -344,10 +368,10 @@ def _pruning_terms(ranking: Ranking | None) -> dict[str, str]:
     }
 
 
-def machine(results: Results) -> str:
+def machine(results: Results) -> Part:
     found = [(name, value) for name, value in results.env.items() if isinstance(value, str | int | float)]
     for name in ("code", "torch", "python", "lab", "machine"):
         values = sorted(set(results.frame[name].drop_nulls().to_list()))
         found = [(n, v) for n, v in found if n != name] + ([(name, ", ".join(values))] if values else [])
     listed = "".join(f"<dt>{e(name)}</dt><dd>{e(value)}</dd>" for name, value in found)
-    return f"<section><h2>Versions and machine</h2><dl>{listed}</dl></section>"
+    return Part("machine", f"<section><h2>Versions and machine</h2><dl>{listed}</dl></section>")

@@ -318,6 +318,8 @@ def _gap(ranked: Board, best: Samples, other: Samples, sign: float) -> Estimate:
 
 def _corrected(ranked: Board, samples: Mapping[str, Samples], order: Sequence[str]) -> dict[str, float]:
     """Holm-corrected p of each candidate against the first of ``order``, in the family of all pairs."""
+    if any(len(seeds) < 2 for by_task in samples.values() for seeds in by_task.values()):
+        return {}  # told before the pairs are gone through, which are very many in a wide search
     pairs = list(itertools.combinations(order, 2))
     p_values = [_gap(ranked, samples[a], samples[b], 1.0).p_value() for a, b in pairs]
     looks = [looks_at(ranked, (a, b), len(_shared(samples[a], samples[b]))) for a, b in pairs]

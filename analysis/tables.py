@@ -29,6 +29,7 @@ __all__ = [
     "natural",
     "one_number",
     "positions",
+    "so_far",
 ]
 
 Score = Literal["accuracy", "auc", "steps"]
@@ -116,7 +117,30 @@ def board(frame: pl.DataFrame, score: Score = "accuracy", pruned: Sequence[Prune
     candidates = _candidates(ends, frame)
     ends = ends.drop("label").join(candidates.select("arch", "label"), on="arch", how="left")
     left = {one.arch: one for one in pruned}
-    kept, seeds, waiting = _kept(ends, left)
+    return _assembled(frame, score, ends, candidates, left, _kept(ends, left))
+
+
+def so_far(frame: pl.DataFrame, score: Score) -> Board:
+    """A board of every run that has ended, whether its round is complete or not: to be looked at, not ranked.
+
+    Raises TableError as ``board``.
+    """
+    whole = board(frame, score)
+    ends = _ends(frame, score).drop("label").join(whole.candidates.select("arch", "label"), on="arch")
+    seeds = sorted(set(ends["seed"].to_list()))
+    return _assembled(frame, score, ends, whole.candidates, {}, (ends, seeds, []))
+
+
+def _assembled(
+    frame: pl.DataFrame,
+    score: Score,
+    ends: pl.DataFrame,
+    candidates: pl.DataFrame,
+    left: Mapping[str, Pruned],
+    counted: tuple[pl.DataFrame, list[int], list[str]],
+) -> Board:
+    """The board of the final rows, seeds and candidates still waiting that ``_kept`` tells."""
+    kept, seeds, waiting = counted
     chosen = best_trainings(kept)
     runs = kept.join(chosen, on=["arch", "task", *CHOICE], how="semi", nulls_equal=True)
     cells = runs.group_by("arch", "label", "task", "seed").agg(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ import plotly.graph_objects as go
 
 from analysis.agreement import Ceiling
 from analysis.calibration import MAD_SECONDS, TARGET, Calibration
-from analysis.fragments import cell, e, in_script, table
+from analysis.fragments import Part, cell, e, table
 from analysis.plots import INK, OKABE_ITO, faint, styled
 from analysis.report import document
-from analysis.sections import CONFIG
 
 __all__ = ["figure", "render", "share_text"]
 
@@ -185,7 +183,6 @@ def share_text(seconds: float) -> str:
 
 def render(found: Calibration) -> str:
     """The page: it needs no network, and forbids itself one."""
-    drawn = figure(found)
     body = (
         "<header><h1>How far to trust a score</h1>"
         f'<p class="question">{len(found.labels)} schedules, {found.seeds} seeds, {e(found.score)}</p>'
@@ -193,10 +190,8 @@ def render(found: Calibration) -> str:
         f'<section><h2>Tau against cost</h2><div id="frontier"></div>{_frontier(found)}</section>',
         f"<section><h2>The reference</h2>{_ranking(found)}</section>",
         f"<section><h2>Published orders</h2>{_published(found)}</section>",
-        f'<script>Plotly.newPlot("frontier", Object.assign({in_script(drawn.to_json() or "")}, '
-        f"{{config: {in_script(json.dumps(CONFIG))}}}))</script>",
     )
-    return document("How far to trust a score", body)
+    return document("How far to trust a score", [Part("page", "\n".join(body), {"frontier": figure(found)})])
 
 
 def _frontier(found: Calibration) -> str:

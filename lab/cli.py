@@ -20,6 +20,7 @@ from lab.bench.command import bench
 from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
 from lab.compare import compare
+from lab.dashboard import dashboard
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.genesis.audit import audit
@@ -70,6 +71,7 @@ for _command in (
     validate,
     report,
     compare,
+    dashboard,
     pack,
     calibrate,
     score,

@@ -1,4 +1,4 @@
-"""What a sweep does before its first run: hold the folder, say what it runs on, compile what runs need."""
+"""What a sweep does before its first run: open its storage, hold the folder, say what it runs on, compile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,7 +17,10 @@ from blocks.kernels import native
 from sweeps.form import Recipe
 from sweeps.run import chosen_kernel, versions
 
-__all__ = ["SweepError", "build_kernels", "environment", "locked", "timestamp"]
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = ["SweepError", "build_kernels", "environment", "locked", "opened", "timestamp"]
 
 
 class SweepError(ValueError):
@@ -66,3 +70,15 @@ def environment(recipe: Recipe, code: str) -> dict[str, object]:
         **versions(),
         **packages,
     }
+
+
+@contextmanager
+def opened(storage: str | None) -> Iterator[BaseStorage | None]:
+    """The storage, before anything is written: one that cannot be used leaves no trace."""
+    if storage is None:
+        yield None
+        return
+    from sweeps.storages import open_storage
+
+    with open_storage(storage, make=True) as shared:
+        yield shared

@@ -37,6 +37,7 @@ __all__ = [
     "check_folder",
     "check_place",
     "failures",
+    "in_order",
     "open_folder",
     "pruned",
     "read",
@@ -375,13 +376,18 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             raise ResultsError(f"{path}:{number}: this line is no JSON ({exc}); delete it") from exc
 
 
+def in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows in the order that ``read`` gives them."""
+    return frame.sort(_ORDER)
+
+
 def read(folder: Path) -> Results:
     """All stored runs below ``folder``, sorted. Raises ResultsError, naming the file that is wrong."""
     folder = Path(folder)
     env = check_folder(folder)
     files = list(stored(folder).values())
     frames = [read_run(path) for path in files]
-    frame = pl.concat([SCHEMA.to_frame(), *frames]).sort(_ORDER)
+    frame = in_order(pl.concat([SCHEMA.to_frame(), *frames]))
     recipe = folder / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.exists() else ""
     return Results(frame, text, env, failures(folder), pruned(folder))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from sweeps import results, status
-from sweeps.begin import SweepError, build_kernels, environment, locked, timestamp
+from sweeps.begin import SweepError, build_kernels, environment, locked, opened, timestamp
 from sweeps.clock import Clock
 from sweeps.events import Event, News, Outcome, Pruned, RoundDone, RunDone, RunFailed, Started
 from sweeps.form import Recipe
@@ -91,7 +91,7 @@ def sweep(
     folder = Path(folder)
     try:
         results.check_place(folder)
-        with _opened(storage) as opened:
+        with opened(storage) as shared:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder):
                 code = code_hash(blocks_file)
@@ -101,7 +101,7 @@ def sweep(
                 try:
                     with (
                         tracked(folder, recipe.name, trackers, on_event) as say,
-                        _crew(recipe, setup, workers, opened, pace, say) as crew,
+                        _crew(recipe, setup, workers, shared, pace, say) as crew,
                     ):
                         return _Sweep(recipe, setup, crew, time_limit, say).go()
                 finally:
@@ -109,18 +109,6 @@ def sweep(
     except OSError as exc:
         what = exc.strerror or str(exc)
         raise SweepError(f"{folder}: cannot be written ({what}); what is finished is kept") from exc
-
-
-@contextmanager
-def _opened(storage: str | None) -> Iterator[BaseStorage | None]:
-    """The storage, before anything is written: one that cannot be used leaves no trace."""
-    if storage is None:
-        yield None
-        return
-    from sweeps.storages import open_storage
-
-    with open_storage(storage, make=True) as opened:
-        yield opened
 
 
 @contextmanager

@@ -10,8 +10,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from analysis.picture import PictureError, write
+from analysis.picture import PictureError, write, write_all
+from analysis.report import Asked, figures
+from sweeps.results import Results
 from tests.browser import chromium
+
+from .factory import make_frame
 
 
 def program(path: Path, line: str) -> str:
@@ -49,6 +53,24 @@ def test_drawing_asks_nobody(tmp_path, monkeypatch):
     logged = log.read_text(encoding="utf-8")
     asked = set(re.findall(r'"url":"https?://([^/"]+)', logged))
     assert "127.0.0.1:9" in logged and not asked & {"cdn.plot.ly", "cdnjs.cloudflare.com"}
+
+
+def test_every_figure_of_a_report_is_a_file_with_the_name_of_its_task(tmp_path):
+    chromium()
+    frame = make_frame(tasks=("recall", "../a b<i>"), seeds=(0, 1))
+    found = figures(Results(frame, "", {}), Asked("x", "", "accuracy", 0.02))
+    tasks = {f"{kind}-{task}" for kind in ("curve", "position") for task in ("recall", "a-b-i")}
+    assert {re.sub("-lt-|-gt", "-", name).strip("-") for name in found} == {
+        "heatmap",
+        "state",
+        "flops",
+        *tasks,
+    }
+    assert all(Path(name).name == name and not name.startswith(".") for name in found)
+    few = {tmp_path / f"{name}.svg": found[name] for name in ("heatmap", "state")}
+    write_all(few)
+    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.svg", "state.svg"}
+    assert all("r=3" in path.read_text(encoding="utf-8") for path in few)
 
 
 def test_a_browser_that_fails_is_one_sentence(tmp_path, monkeypatch, caplog):

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
-from analysis.report import write
-from sweeps.results import Failure, ResultsError
+from analysis import plots
+from analysis.report import asked, figures, write
+from sweeps.results import Failure, ResultsError, read
 from tests.browser import chromium
 
 from .factory import make_folder, make_frame
 
 HOSTILE = "</script><img src=x onerror=document.title='owned'><b>&amp;\"'`"
 RECIPE = f"# Which ratio? {HOSTILE}\n# See https://example.org/x\n#\n# Not this.\nname: ratios\n"
-VOID = {"meta", "br", "img", "input", "line", "rect", "circle"}
+VOID = {"meta", "link", "br", "img", "input", "line", "rect", "circle"}
 
 
 class Page(HTMLParser):
@@ -132,6 +133,23 @@ def test_a_sweep_that_just_began_has_a_report_too(tmp_path, seeds):
     frame = make_frame(seeds=seeds) if seeds else make_frame().clear()
     page = Page(write(make_folder(tmp_path / "run", frame)).read_text(encoding="utf-8"))
     assert ("No round is complete" in page.words) == (not seeds)
+
+
+def test_a_long_ranking_is_listed_in_part_and_its_summary_has_it_whole(tmp_path):
+    labels = [f"k={place}" for place in range(plots.LISTED + 20)]
+    folder = make_folder(
+        tmp_path / "run", make_frame(labels=labels, tasks=("recall",), seeds=(0,), settings=1)
+    )
+    text = write(folder).read_text(encoding="utf-8")
+    summary = json.loads(re.findall(r'id="summary">(.*?)</script>', text, re.S)[0])
+    ranked = [row["label"] for row in summary["ranking"]["rows"]]
+    assert len(ranked) == len(labels)
+    listed = re.findall(r'<tr[^>]*data-schedule="([^"]+)"', text)
+    assert listed == 2 * ranked[: plots.LISTED]
+    assert f"{plots.LISTED} of {len(labels)} schedules are listed" in text
+    figure = figures(read(folder), asked(read(folder), folder))["state"]
+    assert sum(len(trace.x) for trace in figure.data if trace.x) == len(labels)
+    assert len(figure.data) == plots.NAMED + 1
 
 
 @pytest.mark.parametrize("score", ["accuracy", "auc", "steps"])

@@ -51,6 +51,7 @@ FILES: dict[str, str | bytes] = {
         {"kind": "run folder of the hybrid-architecture lab", "schema_version": 999}
     ),
     "other/env.json": "{}",
+    "done/env.json": json.dumps({"kind": "run folder of the hybrid-architecture lab", "schema_version": 1}),
 }
 
 # command line -> what the sentence has to name: what was given, then what is allowed or what to do
@@ -135,6 +136,13 @@ CASES: dict[str, tuple[str, ...]] = {
     "report notours": ("notours", "env.json"),
     "report other": ("other", "env.json"),
     "report newer": ("newer", "newer version", "999"),
+    "report done --figures figs --format pdf": ("--format is 'pdf'", "svg or png"),
+    "report done --figures good.yaml": ("good.yaml", "folder"),
+    "report done --figures none/figs": ("none/figs", "folder"),
+    "dashboard nowhere": ("nowhere", "no such folder"),
+    "dashboard notours": ("notours", "env.json"),
+    "dashboard newer": ("newer", "newer version", "999"),
+    "dashboard window --port 65536": ("--port", "'65536'", "65535"),
     "bench --only blocs": ("--only is 'blocs'", "blocks", "startup"),
     "bench --repeats 0": ("--repeats", "'0'", "1"),
     "doctor --blocks none.py": ("none.py",),

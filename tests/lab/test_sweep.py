@@ -14,6 +14,7 @@ from lab.sweep import seconds_of
 from lab.terminal import CommandError
 from sweeps.recipe import shipped
 from sweeps.results import read, read_run
+from tests.browser import chromium
 
 CONTRIBUTING = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = ("--set", "train.steps=4", "--set", "train.eval_every=2", "--set", "train.eval_examples=8")
@@ -121,6 +122,16 @@ def test_a_report_is_made_from_the_folder_alone(answer, swept, monkeypatch) -> N
     assert before["sentence"] in page
     for row in before["ranking"]["rows"]:
         assert row["label"] in page
+
+
+def test_the_figures_of_a_report_are_files(answer, swept, tmp_path: Path, monkeypatch) -> None:
+    chromium()
+    monkeypatch.chdir(swept[0])
+    words = ("report", "window", "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
+    found = json.loads(answer(*words, "--json"))["figures"]
+    assert {Path(name) for name in found} == set((tmp_path / "figures").iterdir())
+    assert {Path(name).stem for name in found} >= {"heatmap", "state", "flops", "curve-recall"}
+    assert all(Path(name).read_text(encoding="utf-8").startswith("<svg") for name in found)
 
 
 def test_a_folder_is_packed_in_one_file(lab, answer, swept, tmp_path: Path, monkeypatch) -> None:
