@@ -42,6 +42,7 @@ __all__ = ["Break", "Fuzz"]
 
 LIMIT = 20.0
 MEMORY = 1_500_000_000
+ADDRESSES = 12_000_000_000
 NOBODY = 65_534
 
 TINY = """\
@@ -108,6 +109,7 @@ class Fuzz:
 
     def __post_init__(self) -> None:
         use_one_thread()
+        faulthandler.enable(sys.__stderr__)
 
     # -- what a case is
 
@@ -369,6 +371,7 @@ def main() -> int:
     parser.add_argument("--case", default="")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))  # the machine is not ours alone
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         fuzz = Fuzz(given.seed, Path(place), given.every, aloud=bool(given.case))
