@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,19 @@ from typing import Any
 
 import polars as pl
 
-from sweeps.sound import ResultsError, check_rows, entries, entry, frame_of, json_of, ordinary, text_of
+from sweeps.files import (
+    TEMPORARY,
+    ResultsError,
+    entries,
+    entry,
+    frame_of,
+    json_of,
+    ordinary,
+    text_of,
+    write_bytes,
+    write_text,
+)
+from sweeps.sound import check_rows
 
 __all__ = [
     "SCHEMA",
@@ -129,7 +140,6 @@ _SINCE = {
 """Columns that files of an older schema lack; they are read as null."""
 
 _KIND = "run folder of the hybrid-architecture lab"
-_TEMPORARY = ".tmp-"
 _ORDER = ["trial", "task", "setting", "lr", "weight_decay", "seed", "step", "final"]
 
 
@@ -174,29 +184,6 @@ class Results:
     pruned: tuple[Pruned, ...] = ()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also across a crash of the machine."""
-    temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole text file or none, also across a crash of the machine."""
-    write_bytes(path, text.encode())
-
-
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Rows as a frame of SCHEMA. Raises ResultsError for missing, unknown or mistyped columns."""
     for row in rows:
@@ -223,6 +210,16 @@ def write_run(folder: Path, rows: Sequence[Mapping[str, Any]] | pl.DataFrame) ->
 
 def read_run(path: Path) -> pl.DataFrame:
     """The rows of a stored run, or of many. Raises ResultsError if the file is not one of ours."""
+    frame = _columns(path)
+    try:
+        check_finished(frame)
+    except ResultsError as exc:
+        raise ResultsError(f"{path}: no run has such rows ({exc}); delete it and sweep again") from exc
+    return frame
+
+
+def _columns(path: Path) -> pl.DataFrame:
+    """The rows of a file with the columns of SCHEMA, whatever is in them."""
     try:
         frame = frame_of(path)
     except ResultsError as exc:
@@ -235,10 +232,6 @@ def read_run(path: Path) -> pl.DataFrame:
         raise ResultsError(
             f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it and sweep again"
         )
-    try:
-        check_finished(frame)
-    except ResultsError as exc:
-        raise ResultsError(f"{path}: no run has such rows ({exc}); delete it and sweep again") from exc
     return frame
 
 
@@ -296,7 +289,7 @@ def check_place(folder: Path) -> dict[str, Any]:
         return check_folder(folder)
     known = {"trials", "earlier", "lock"}
     entries = [path.name for path in folder.iterdir()] if folder.exists() else []
-    if others := sorted(n for n in entries if n not in known and not n.startswith(_TEMPORARY)):
+    if others := sorted(n for n in entries if n not in known and not n.startswith(TEMPORARY)):
         raise ResultsError(
             f"{folder}: this is no run folder of the lab and it is not empty ({others[0]} is in it); "
             "choose another place with --runs, or another name"
@@ -323,7 +316,7 @@ def open_folder(folder: Path, env: Mapping[str, Any], recipe_text: str) -> None:
 def tidy(folder: Path) -> None:
     """Remove temporary files and cut half lines that killed processes left. No writer may be at work."""
     for directory in (folder, folder / "trials", folder / "earlier"):
-        for leftover in directory.glob(f"{_TEMPORARY}*"):
+        for leftover in directory.glob(f"{TEMPORARY}*"):
             leftover.unlink()
     for log in ("study.log", "failures.jsonl"):
         _mend(folder / log)
@@ -384,8 +377,16 @@ def read(folder: Path) -> Results:
     folder = Path(folder)
     env = check_folder(folder)
     files = list(stored(folder).values())
-    frames = [read_run(path) for path in files]
+    frames = [_columns(path) for path in files]
     frame = pl.concat([SCHEMA.to_frame(), *frames]).sort(_ORDER)
+    try:
+        if files:
+            check_finished(frame)  # all at once: one by one takes as long as reading them
+    except ResultsError:
+        for path in files:
+            if read_run(path)["run"][0] != path.stem:
+                raise ResultsError(f"{path}: this holds another run than its name says; delete it") from None
+        raise
     recipe = folder / "recipe.yaml"
     text = text_of(recipe) if recipe.exists() else ""
     return Results(frame, text, env, failures(folder), pruned(folder))

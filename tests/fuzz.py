@@ -44,6 +44,7 @@ LIMIT = 20.0
 MEMORY = 1_500_000_000
 ADDRESSES = 12_000_000_000
 NOBODY = 65_534
+STDERR = 2
 
 TINY = """\
 name: tiny
@@ -109,7 +110,7 @@ class Fuzz:
 
     def __post_init__(self) -> None:
         use_one_thread()
-        faulthandler.enable(sys.__stderr__)
+        faulthandler.enable(STDERR)
 
     # -- what a case is
 
@@ -220,7 +221,7 @@ class Fuzz:
             self.said = traceback.format_exc()
             self.note(line, self.said)
             return None
-        out.flush(), err.flush()
+        err.flush()
         self.said = err.buffer.getvalue().decode(errors="replace")  # type: ignore[attr-defined]
         self.codes[f"{line[0]} {code}"] = self.codes.get(f"{line[0]} {code}", 0) + 1
         if self.aloud:
@@ -322,7 +323,7 @@ def _limited() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    faulthandler.dump_traceback_later(15 * LIMIT, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(15 * LIMIT, exit=True, file=STDERR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

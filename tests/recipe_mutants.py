@@ -156,10 +156,43 @@ def _tokens(rng: random.Random, content: bytes) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _spans(text: str) -> list[tuple[int, int]]:
+_ALIKE = (
+    "attn fox gdn gla linear ttt".split(),
+    "swiglu mlp sparse".split(),
+    "recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite parity".split(),
+    "accuracy auc steps".split(),
+    "true false null".split(),
+    "fp32 bf16 torch c auto".split(),
+    "params state flops dim heads length vocab".split(),
+)
+
+
+def _alike(rng: random.Random, content: bytes) -> bytes:
+    """Words for others of their kind and numbers for their neighbours, so that much of it is still a recipe."""
+    text = content.decode(errors="replace")
+    for _ in range(rng.choice((1, 2, 4))):
+        spans = [
+            (b, e)
+            for b, e in _spans(text, "_.")
+            if text[b:e].isdigit() or any(text[b:e] in k for k in _ALIKE)
+        ]
+        if spans:
+            begin, end = rng.choice(spans)
+            old = text[begin:end]
+            kind = next((kind for kind in _ALIKE if old in kind), None)
+            new = (
+                rng.choice(kind)
+                if kind
+                else str(max(0, rng.choice((int(old[:9]) + 1, int(old[:9]) - 1, 2 * int(old[:9])))))
+            )
+            text = text[:begin] + new + text[end:]
+    return text.encode(errors="surrogatepass")
+
+
+def _spans(text: str, inner: str = "_.-:") -> list[tuple[int, int]]:
     spans, begin = [], None
     for at, letter in enumerate(text + " "):
-        word = letter.isalnum() or letter in "_.-:"
+        word = letter.isalnum() or letter in inner
         if word and begin is None:
             begin = at
         elif not word and begin is not None:
@@ -206,7 +239,7 @@ def mutated_text(rng: random.Random, text: str) -> tuple[bytes, str]:
     """``text`` changed in one to three ways, and the names of these."""
     content, story = text.encode(), []
     steps: tuple[Callable[[random.Random, bytes], bytes], ...] = (
-        _flip, _cut, _bytes, _lines, _lines, _tokens, _tokens, _tokens, _attack,
+        _flip, _cut, _bytes, _lines, _lines, _tokens, _tokens, _alike, _alike, _alike, _attack,
     )  # fmt: skip
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         step = rng.choice(steps)
