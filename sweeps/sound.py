@@ -52,20 +52,20 @@ def check_rows(frame: pl.DataFrame, schema: Mapping[str, Any], later: Collection
 
     schema: the type of every column. later: columns that files of an older schema have as null.
     """
-    columns = set(frame.columns)
-    for name in [name for name in schema if name in columns]:
-        if frame.schema[name] != schema[name]:
-            raise ResultsError(f"column {name} holds {frame.schema[name]}, not {schema[name]}")
+    types = dict(frame.schema)
+    for name in [name for name in schema if name in types]:
+        if types[name] != schema[name]:
+            raise ResultsError(f"column {name} holds {types[name]}, not {schema[name]}")
     if frame.is_empty():
         raise ResultsError("it has no rows")
-    for name in [name for name in schema if name in columns]:
+    for name in [name for name in schema if name in types]:
         optional = name in later or name in _MAY_LACK or name in _ON_THE_FINAL_ROW
         if not optional and frame[name].null_count():
             raise ResultsError(f"{name} is missing")
         if name in _RANGES:
             _in_range(frame[name], *_RANGES[name])
-    if "final" in columns:
-        _ends(frame, columns)
+    if "final" in types:
+        _ends(frame, set(types))
 
 
 def _in_range(values: pl.Series, low: float, high: float) -> None:

@@ -29,8 +29,8 @@ Touched = set[str]
 def damage(rng: random.Random, folder: Path) -> tuple[str, Touched]:
     """Break one to three things of a run folder; what was done, and which runs it touched."""
     steps: tuple[Callable[[random.Random, Path], tuple[str, Touched]], ...] = (
-        _journal, _journal, _trial_bytes, _trial_frame, _trial_frame, _trial_frame, _trial_place, _env, _recipe,
-        _failures, _pruned, _foreign, _replaced, _permissions,
+        _journal, _journal, _trial_bytes, _trial_frame, _trial_frame, _trial_frame, _trial_place, _env,
+        _recipe, _failures, _pruned, _foreign, _replaced, _permissions,
     )  # fmt: skip
     story, touched = [], set[str]()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):

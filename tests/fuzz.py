@@ -3,10 +3,10 @@
     python -m tests.fuzz --recipes 10000 --folders 1000 --seed 5     # everything
     python -m tests.fuzz --seed 5 --case folder/17                   # one case again, with all that it says
 
-The commands run in this process, through ``lab.cli.run``, which turns bad input into a sentence and lets a bug
-through with its traceback; one case in ``--every`` goes through ``lab`` in a process of its own as well. A case
-breaks when a command raises or warns, ends with another code than 0 or 2, says no sentence, takes longer than
-LIMIT seconds or more than MEMORY bytes, or when a finished run that was not touched is lost.
+The commands run in this process, through ``lab.cli.run``, which turns bad input into a sentence and lets a
+bug through with its traceback; one case in ``--every`` goes through ``lab`` in a process of its own as well.
+A case breaks when a command raises or warns, ends with another code than 0 or 2, says no sentence, takes
+longer than LIMIT seconds or more than MEMORY bytes, or when a finished run that was not touched is lost.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,13 +32,13 @@ import polars as pl
 
 from lab.cli import run
 from sweeps import packs, results
-from sweeps.pool import Job, Reply, Setup, _work, load_table, use_one_thread
+from sweeps.pool import use_one_thread
 from tests.folder_mutants import damage, mutated_bytes, mutated_frame
 from tests.recipe_mutants import recipe_mutant
+from tests.watched import LIMIT, acting_as, encodes, inline, limited, peak, unfit
 
 __all__ = ["Break", "Fuzz"]
 
-LIMIT = 20.0
 MEMORY = 1_500_000_000
 ADDRESSES = 12_000_000_000
 NOBODY = 65_534
@@ -57,36 +55,6 @@ seeds: 2
 """
 
 
-class Hang(BaseException):
-    """A command takes longer than it may; no ``except Exception`` catches this."""
-
-
-class Here:
-    """``sweeps.pool.Pool`` without processes: a run is trained where it is waited for."""
-
-    busy = 0
-
-    def __init__(self, workers: int, setup: Setup) -> None:
-        self.setup, self.jobs = setup, list[Job]()
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    @property
-    def idle(self) -> int:
-        return 0 if self.busy else 1
-
-    def submit(self, job: Job) -> None:
-        self.jobs.append(job)
-        self.busy = 1
-
-    def wait(self, timeout: float | None = None) -> list[Reply]:
-        self.busy = 0
-        return [_work(self.jobs.pop(), self.setup, load_table(self.setup.blocks_file))]
-
-
 @dataclass(frozen=True)
 class Break:
     """A case that broke. case: ``recipe/12``; story: what was mutated; what: what went wrong, a traceback."""
@@ -98,13 +66,17 @@ class Break:
 
 @dataclass
 class Fuzz:
-    """Cases of one seed, run below ``place``. slowest: (seconds, case), one per case."""
+    """Cases of one seed, run below ``place``. slowest: (seconds, case), one per case.
+
+    torn: journals that Optuna could not replay; these are counted apart.
+    """
 
     seed: int
     place: Path
     every: int = 500
     aloud: bool = False
     breaks: list[Break] = field(default_factory=list)
+    torn: list[Break] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
     codes: dict[str, int] = field(default_factory=dict)
 
@@ -152,7 +124,7 @@ class Fuzz:
         if rng.random() < 0.5:
             rng.shuffle(lines)
         user = NOBODY if "bits" in self.story and os.geteuid() == 0 else None
-        with _as(user, self.here):
+        with acting_as(user, self.here):
             for line in lines:
                 self.command(*line)
         if number % max(1, self.every // 10) == 0:
@@ -211,9 +183,9 @@ class Fuzz:
     def command(self, *arguments: str | Path) -> int | None:
         """One command line in this process; its code, None if it broke."""
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", how) for how in ("strict", "backslashreplace"))
-        line, code, before = [os.fspath(one) for one in arguments], None, _peak()
+        line, code, before = [os.fspath(one) for one in arguments], None, peak()
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _limited(), _inline():
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limited(), inline():
                 code = run(line)
         except BaseException as exc:  # also Hang, and the panics of polars, which are no Exception
             if isinstance(exc, KeyboardInterrupt):
@@ -226,16 +198,16 @@ class Fuzz:
         self.codes[f"{line[0]} {code}"] = self.codes.get(f"{line[0]} {code}", 0) + 1
         if self.aloud:
             print(f"$ lab {' '.join(map(ascii, line))}\n{self.said.strip()[:2000]}\n[{code}]")
-        if wrong := _unfit(code, self.said):
+        if wrong := unfit(code, self.said):
             self.note(line, f"{wrong}: {self.said[:1000]}")
-        if (more := _peak() - before) > MEMORY:
+        if (more := peak() - before) > MEMORY:
             self.note(line, f"took {more / 1e9:.1f} GB more")
         return code
 
     def alone(self, *arguments: str | Path) -> None:
         """The same through the real command, in a process of its own, with its own workers."""
         line = [os.fspath(one) for one in arguments]
-        if any("\0" in one or not _encodes(one) for one in line):
+        if any("\0" in one or not encodes(one) for one in line):
             return  # no shell can hand over such an argument
         program = [sys.executable, "-c", "from lab.cli import main; main()", *line]
         try:
@@ -248,13 +220,14 @@ class Fuzz:
         self.codes[f"alone {line[0]} {done.returncode}"] = (
             self.codes.get(f"alone {line[0]} {done.returncode}", 0) + 1
         )
-        if wrong := _unfit(done.returncode, done.stderr):
+        if wrong := unfit(done.returncode, done.stderr):
             self.note(["(alone)", *line], f"{wrong}: {done.stderr[-3000:]}")
 
     def note(self, line: Sequence[str], what: str) -> None:
         """Keep a break."""
         shown = " ".join(one if len(one) < 100 else f"{one[:100]}..." for one in line)
-        self.breaks.append(Break(self.case, self.story, f"lab {ascii(shown)}\n{what}"))
+        kept = self.torn if "study.log" in self.story and "optuna/storages" in what else self.breaks
+        kept.append(Break(self.case, self.story, f"lab {shown!a}\n{what}"))
 
     def _keep(self, broken: Path, touched: set[str]) -> None:
         """Whether every finished run that was not touched is still there, as it was."""
@@ -290,79 +263,6 @@ def _break_pack(rng: random.Random, pack: Path) -> str:
     return "; ".join(stories)
 
 
-def _unfit(code: int, said: str) -> str:
-    """What is wrong with how a command ended; empty if nothing is."""
-    errors = [line for line in said.splitlines() if line.startswith("error:")]
-    if "Traceback" in said:
-        return "a traceback"
-    if code not in (0, 2):
-        return f"exit code {code}"
-    if code == 2 and (len(errors) != 1 or not errors[0].removeprefix("error:").strip()):
-        return "no sentence"
-    return ""
-
-
-def _encodes(text: str) -> bool:
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-@contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    """Warnings raise, and so does the time limit; what does not even answer to that ends the whole process."""
-
-    def late(*_: object) -> None:
-        raise Hang(f"longer than {LIMIT} seconds")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    faulthandler.dump_traceback_later(15 * LIMIT, exit=True, file=STDERR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def _inline() -> Iterator[None]:
-    """Sweeps train in this process; starting one for every broken folder would take hours."""
-    from sweeps import study
-
-    real = study.Pool
-    study.Pool = Here  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        study.Pool = real  # type: ignore[misc]
-
-
-@contextlib.contextmanager
-def _as(user: int | None, place: Path) -> Iterator[None]:
-    """Be another user, to whom ``place`` belongs; None: stay."""
-    if user is None:
-        yield
-        return
-    place.parent.chmod(0o755)
-    for path in (place, *place.rglob("*")):
-        os.lchown(path, user, user)
-    os.seteuid(user)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def main() -> int:
     """The command: its options are in the module's text. Exit code 1 if anything broke."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
@@ -395,6 +295,7 @@ def main() -> int:
             told = len(fuzz.breaks)
     broken = len({one.case for one in fuzz.breaks})
     print(f"\n{len(cases):,} cases, {broken} broke, {time.monotonic() - began:.0f} s, seed {given.seed}")
+    print(f"journals that Optuna cannot replay: {', '.join(one.case for one in fuzz.torn) or 'none'}")
     print("ends:", ", ".join(f"{what}: {n}" for what, n in sorted(fuzz.codes.items())))
     print("slowest:", ", ".join(f"{case} {seconds:.1f} s" for seconds, case in reversed(fuzz.slowest)))
     return 1 if broken else 0

@@ -51,17 +51,21 @@ BASES: dict[str, str] = {
     "listed": _LISTED,
 }
 
-WORDS = (
-    "name pattern schedules depth shape tasks search baseline match constraints train seeds first_seed halving "
-    "trials score margin pruning dim heads norm task steps batch eval_every lr weight_decay warmup clip "
-    "precision kernel eval_examples stop threshold extrapolate params state flops by within length all auc "
-    "attn fox gdn gla linear ttt swiglu mlp sparse window expand_k expand_v conv expand k_ratio recall "
-    "noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite parity permutation "
-    "lite mad hybrids vocab train_examples gap null true false .inf -.inf .nan ~ 1e-4 1e400 -1 0 1 2 3:1 1:0 "
-    "0:1 3:2 -1:1 99999:1 0x10 0o17 0b1 1_000 2026-01-01 <= >= baseline 'dim' << !!python/object !!binary !x "
-    "&a *a | > ? - : , [ ] { } ( ) * + # @ ` % \" ' \\ == = --- ... %YAML \ufeff \u2028 \x85 \x07 é ＠ 𝟙 "
-    "__class__ lambda import 1j b'x' f'{1}' ... None True -(1) 1.0 2**9 []*9 9*gdn 1000*attn 99999999*gdn"
-).split(" ")
+_WORDS = (
+    "name pattern schedules depth shape tasks search baseline match constraints train seeds first_seed "
+    "halving trials score margin pruning dim heads norm task steps batch eval_every lr weight_decay "
+    "warmup clip precision kernel eval_examples stop threshold extrapolate params state flops by within "
+    "length all auc attn fox gdn gla linear ttt swiglu mlp sparse window expand_k expand_v conv expand "
+    "k_ratio recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite "
+    "parity permutation lite mad hybrids vocab train_examples gap null true false .inf -.inf .nan ~ "
+    "1e-4 1e400 -1 0 1 2 3:1 1:0 0:1 3:2 -1:1 99999:1 0x10 0o17 0b1 1_000 2026-01-01 <= >= baseline "
+    "'dim' << !!python/object !!binary !x &a *a | > ? - : , [ ] { } ( ) * + # @ ` % \" ' \\ == = --- "
+    "... %YAML \ufeff \u2028 \x85 \x07 \xe9 \uff20 \U0001d7d9 __class__ lambda import 1j b'x' f'{1}' "
+    "... None True -(1) 1.0 2**9 []*9 9*gdn 1000*attn 99999999*gdn "
+)
+WORDS = tuple(_WORDS.split(" ")[:-1])
+"""Words that stand in recipes, in YAML, or in the way."""
+
 NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 5, 7, 255, 1023, 1024, 4096, 16_384, 65_536, 10_000_000, 2**31, 2**63, -(2**63), 2**64,
     10**39, 10**60, 0.0, -0.0, 0.5, 1.0, 1e-4, 1e-320, 1e18, 1e308, float("inf"), float("nan"),
@@ -76,7 +80,8 @@ TEXTS: tuple[str, ...] = (
     "recall(vocab=2)", "recall(train_examples=1)", "mqar(gap=99999)", "parity(length=1)", "recall()",
     "permutation(n=9)", "copying(copy=9999999)", "recall(vocab=1e9)", "recall(vocab=nan)", "lite()", "mad",
     "recall(", "recall(vocab=[1])", "<= 1e999", "<= 0", ">= 0", "<= 1e18 GiB", "within 0% of baseline",
-    "within 1e18% of baseline", "<= 0% of baseline", "1", "<= 64 KiB\n", "٣", "１２", "1e5", "null", "r=1:1",
+    "within 1e18% of baseline", "<= 0% of baseline", "1", "<= 64 KiB\n", "\u0663", "\uff11\uff12",
+    "1e5", "null", "r=1:1",
     "../../etc/passwd", "--set", "{reason}", "%s", "swiglu.expand", "gdn.conv", "gdn.", ".", "dim", "heads",
 )  # fmt: skip
 
@@ -156,19 +161,22 @@ def _tokens(rng: random.Random, content: bytes) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-_ALIKE = (
-    "attn fox gdn gla linear ttt".split(),
-    "swiglu mlp sparse".split(),
-    "recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite parity".split(),
-    "accuracy auc steps".split(),
-    "true false null".split(),
-    "fp32 bf16 torch c auto".split(),
-    "params state flops dim heads length vocab".split(),
+_ALIKE = tuple(
+    words.split()
+    for words in (
+        "attn fox gdn gla linear ttt",
+        "swiglu mlp sparse",
+        "recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite parity",
+        "accuracy auc steps",
+        "true false null",
+        "fp32 bf16 torch c auto",
+        "params state flops dim heads length vocab",
+    )
 )
 
 
 def _alike(rng: random.Random, content: bytes) -> bytes:
-    """Words for others of their kind and numbers for their neighbours, so that much of it is still a recipe."""
+    """Words for others of their kind and numbers for their neighbours, so that much is still a recipe."""
     text = content.decode(errors="replace")
     for _ in range(rng.choice((1, 2, 4))):
         spans = [
