@@ -37,7 +37,7 @@ from sweeps.files import (
     write_bytes,
     write_text,
 )
-from sweeps.sound import check_rows
+from sweeps.sound import check_rows, version_of
 
 __all__ = [
     "SCHEMA",
@@ -224,8 +224,8 @@ def _columns(path: Path) -> pl.DataFrame:
         frame = frame_of(path)
     except ResultsError as exc:
         raise ResultsError(f"{path}: this is no result file ({exc}); delete it and sweep again") from exc
-    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    version = version_of(frame)
+    if version is not None and version > SCHEMA_VERSION:
         raise ResultsError(f"{path}: {_newer(version)}")
     frame = up_to_date(frame)
     if frame.schema != SCHEMA:
@@ -242,8 +242,8 @@ def check_finished(frame: pl.DataFrame) -> None:
 
 def up_to_date(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of an older schema with the columns that they lack, as null; other frames as they are."""
-    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
-    if not isinstance(version, int):
+    version = version_of(frame)
+    if version is None:
         return frame
     new = [name for since, names in _SINCE.items() if since > version for name in names]
     lacking = [name for name in new if name not in frame.columns]

@@ -13,7 +13,7 @@ import polars as pl
 
 from sweeps.files import ResultsError
 
-__all__ = ["check_rows"]
+__all__ = ["check_rows", "version_of"]
 
 Range = tuple[float, float]
 
@@ -45,6 +45,13 @@ _TOGETHER = (
     ("stretch", "stretch_acc"),
 )
 """Lists of one row that say different things of the same entries."""
+
+
+def version_of(frame: pl.DataFrame) -> int | None:
+    """The newest schema that rows are of; None where they do not say so with a whole number."""
+    kind = frame.schema.get("schema_version")
+    found = None if kind is None or not kind.is_integer() else frame["schema_version"].max()
+    return found if isinstance(found, int) else None
 
 
 def check_rows(frame: pl.DataFrame, schema: Mapping[str, Any], later: Collection[str]) -> None:

@@ -22,6 +22,8 @@ from tests.recipe_mutants import any_value, mutated_text
 
 __all__ = ["damage", "mutated_bytes", "mutated_frame"]
 
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
 Touched = set[str]
 """Keys of the runs whose files are no longer what the sweep wrote; ``*`` for all."""
 
@@ -37,7 +39,7 @@ def damage(rng: random.Random, folder: Path) -> tuple[str, Touched]:
         step = rng.choice(steps)
         try:
             told, keys = step(rng, folder)
-        except (OSError, ValueError, IndexError):  # an earlier step has taken away what this one wants
+        except (OSError, ValueError, IndexError, *UNREADABLE):  # an earlier step broke what this one wants
             continue
         story.append(told)
         touched |= keys
