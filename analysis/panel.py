@@ -32,7 +32,7 @@ import polars as pl
 
 from analysis.cells import LOST, Cell, CutScore, PanelError, Training, cell_of, comparable
 from analysis.tables import natural
-from sweeps.results import read, up_to_date
+from sweeps.results import ResultsError, check_finished, frame_of, read, up_to_date
 
 __all__ = [
     "Cell",
@@ -182,10 +182,11 @@ def load(path: Path) -> pl.DataFrame:
     if path.is_dir():
         return read(path).frame
     try:
-        return up_to_date(pl.read_parquet(path))
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        first = (str(exc).splitlines() or [""])[0]
-        raise PanelError(f"{path}: this is no parquet file of results ({first})") from exc
+        frame = up_to_date(frame_of(path))
+        check_finished(frame)
+    except ResultsError as exc:
+        raise PanelError(f"{path}: this is no parquet file of results ({exc})") from exc
+    return frame
 
 
 def panel(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.kernels.native import compiler
-from blocks.notation import NotationError, suggest
+from blocks.notation import NotationError, show_call, suggest
 from blocks.schedule import ScheduleError, names, parse
 from sweeps import space
 from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
@@ -37,6 +38,9 @@ SHOWN = 5
 
 SEEN = 1000
 """Of a space that Optuna searches, so many combinations, evenly spread, are matched before a sweep starts."""
+
+MOST_PARAMS = 10_000_000_000
+"""Of one block: 40 GB in float32."""
 
 Blocks = Mapping[str, type[Block]]
 
@@ -112,9 +116,12 @@ def _variables(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
 
 
 def _values(path: Path, values: Iterable[Value]) -> Iterator[Problem]:
-    """Ratios that mean nothing, and values given twice."""
+    """Ratios that mean nothing, numbers that are not finite, and values given twice."""
     seen: list[Value] = []
     for i, value in enumerate(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield (*path, i), f"is {value}; a number must be finite"
+            continue
         try:
             real = space.realise(value)
         except SpaceError as exc:
@@ -360,9 +367,14 @@ def _to_try(recipe: Recipe) -> Iterator[Choices]:
 
 def _does_not_fit(block: Block, shape: Shape) -> str:
     """Why ``block`` cannot be built in ``shape``; empty if it can. On the meta device: no memory, no time."""
+    shown = show_call(type(block).__name__.lower(), block)
     try:
+        if (params := block.params(shape)) > MOST_PARAMS:  # from 2**63 on, torch cannot even say so
+            return f"{shown} has {params:.3g} parameters; at most {MOST_PARAMS:,} are allowed"
         with torch.device("meta"):
             block.build(shape)
     except ValueError as exc:
         return str(exc)
+    except OverflowError:
+        return f"{shown} has more parameters than there are numbers; give smaller options"
     return ""

@@ -134,6 +134,9 @@ def _override(data: dict[Any, Any], override: str, given: dict[tuple[Any, ...], 
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise RecipeError(f"{flag}: an override is written key=value, such as train.steps=20")
+    if len(path) > yamlmarks.MAX_DEPTH:
+        most = yamlmarks.MAX_DEPTH
+        raise RecipeError(f"--set {key[:60]}...: nested {len(path)} deep; no recipe goes below {most} levels")
     data = copy.deepcopy(data)
     part = data
     for name in path[:-1]:

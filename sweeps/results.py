@@ -19,13 +19,26 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from sweeps.files import (
+    TEMPORARY,
+    ResultsError,
+    entries,
+    entry,
+    frame_of,
+    json_of,
+    ordinary,
+    text_of,
+    write_bytes,
+    write_text,
+)
+from sweeps.sound import check_rows, version_of
 
 __all__ = [
     "SCHEMA",
@@ -34,9 +47,11 @@ __all__ = [
     "Pruned",
     "Results",
     "ResultsError",
+    "check_finished",
     "check_folder",
     "check_place",
     "failures",
+    "frame_of",
     "in_order",
     "open_folder",
     "pruned",
@@ -127,12 +142,7 @@ _SINCE = {
 """Columns that files of an older schema lack; they are read as null."""
 
 _KIND = "run folder of the hybrid-architecture lab"
-_TEMPORARY = ".tmp-"
 _ORDER = ["trial", "task", "setting", "lr", "weight_decay", "seed", "step", "final"]
-
-
-class ResultsError(ValueError):
-    """A run folder cannot be read or written as one of ours."""
 
 
 @dataclass(frozen=True)
@@ -176,29 +186,6 @@ class Results:
     pruned: tuple[Pruned, ...] = ()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also across a crash of the machine."""
-    temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole text file or none, also across a crash of the machine."""
-    write_bytes(path, text.encode())
-
-
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """Rows as a frame of SCHEMA. Raises ResultsError for missing, unknown or mistyped columns."""
     for row in rows:
@@ -225,24 +212,40 @@ def write_run(folder: Path, rows: Sequence[Mapping[str, Any]] | pl.DataFrame) ->
 
 def read_run(path: Path) -> pl.DataFrame:
     """The rows of a stored run, or of many. Raises ResultsError if the file is not one of ours."""
+    frame = _columns(path)
     try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        first = (str(exc).splitlines() or [""])[0]
-        raise ResultsError(f"{path}: this is no result file ({first}); delete it and sweep again") from exc
-    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+        check_finished(frame)
+    except ResultsError as exc:
+        raise ResultsError(f"{path}: no run has such rows ({exc}); delete it and sweep again") from exc
+    return frame
+
+
+def _columns(path: Path) -> pl.DataFrame:
+    """The rows of a file with the columns of SCHEMA, whatever is in them."""
+    try:
+        frame = frame_of(path)
+    except ResultsError as exc:
+        raise ResultsError(f"{path}: this is no result file ({exc}); delete it and sweep again") from exc
+    version = version_of(frame)
+    if version is not None and version > SCHEMA_VERSION:
         raise ResultsError(f"{path}: {_newer(version)}")
     frame = up_to_date(frame)
     if frame.schema != SCHEMA:
-        raise ResultsError(f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it")
+        raise ResultsError(
+            f"{path}: its columns are not those of schema {SCHEMA_VERSION}; delete it and sweep again"
+        )
     return frame
+
+
+def check_finished(frame: pl.DataFrame) -> None:
+    """Raise ResultsError, as a clause, where rows are none of finished runs; columns may be missing."""
+    check_rows(frame, SCHEMA, {name for names in _SINCE.values() for name in names})
 
 
 def up_to_date(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of an older schema with the columns that they lack, as null; other frames as they are."""
-    version = frame["schema_version"].max() if "schema_version" in frame.columns else None
-    if not isinstance(version, int):
+    version = version_of(frame)
+    if version is None:
         return frame
     new = [name for since, names in _SINCE.items() if since > version for name in names]
     lacking = [name for name in new if name not in frame.columns]
@@ -261,12 +264,10 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise ResultsError(f"{folder}: there is no such folder; a sweep makes one")
     if not folder.is_dir():
         raise ResultsError(f"{folder}: this is a file; a run folder is wanted, such as runs/ratios")
-    try:
-        env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ResultsError(f"{folder}: this is no run folder of the lab (it has no env.json)") from None
-    except (OSError, ValueError) as exc:
-        raise ResultsError(f"{folder / 'env.json'}: this cannot be read ({exc})") from exc
+    where = folder / "env.json"
+    if not where.is_file():
+        raise ResultsError(f"{folder}: this is no run folder of the lab (it has no env.json)")
+    env = json_of(text_of(where), where, "delete the folder, or put an env.json of another run folder there")
     version = env.get("schema_version") if isinstance(env, dict) and env.get("kind") == _KIND else None
     if not isinstance(version, int):
         raise ResultsError(f"{folder}: this is no run folder of the lab (its env.json is something else)")
@@ -285,10 +286,12 @@ def check_place(folder: Path) -> dict[str, Any]:
     Raises ResultsError if ``folder`` holds anything else's files or comes from a newer version.
     """
     if (folder / "env.json").exists() or (folder.exists() and not folder.is_dir()):
+        for name in ("study.log", "failures.jsonl", "lock"):
+            ordinary(folder / name)
         return check_folder(folder)
     known = {"trials", "earlier", "lock"}
     entries = [path.name for path in folder.iterdir()] if folder.exists() else []
-    if others := sorted(n for n in entries if n not in known and not n.startswith(_TEMPORARY)):
+    if others := sorted(n for n in entries if n not in known and not n.startswith(TEMPORARY)):
         raise ResultsError(
             f"{folder}: this is no run folder of the lab and it is not empty ({others[0]} is in it); "
             "choose another place with --runs, or another name"
@@ -315,7 +318,7 @@ def open_folder(folder: Path, env: Mapping[str, Any], recipe_text: str) -> None:
 def tidy(folder: Path) -> None:
     """Remove temporary files and cut half lines that killed processes left. No writer may be at work."""
     for directory in (folder, folder / "trials", folder / "earlier", folder / "checkpoints"):
-        for leftover in directory.glob(f"{_TEMPORARY}*"):
+        for leftover in directory.glob(f"{TEMPORARY}*"):
             leftover.unlink()
     log = folder / "failures.jsonl"
     if log.exists():
@@ -336,8 +339,7 @@ def record_failure(folder: Path, failure: Failure) -> None:
 def failures(folder: Path) -> tuple[Failure, ...]:
     """Runs that failed and have no result since: the last reason of each, in the order they failed."""
     last: dict[str, Failure] = {}
-    for entry in _lines(folder / "failures.jsonl"):
-        failure = Failure(**entry)
+    for failure in entries(Failure, folder / "failures.jsonl"):
         last.pop(failure.run, None)
         last[failure.run] = failure
     done = stored(folder)
@@ -356,24 +358,14 @@ def write_pruned(folder: Path, left: Sequence[Pruned]) -> None:
 def pruned(folder: Path) -> tuple[Pruned, ...]:
     """Who has left the race, in the order of leaving. Raises ResultsError if the file is none of ours."""
     path = folder / "pruned.json"
+    advice = "run the sweep again to renew it"
     try:
-        return tuple(Pruned(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+        found = json_of(text_of(path), path, advice)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, TypeError) as exc:
-        raise ResultsError(f"{path}: this cannot be read ({exc}); run the sweep again to renew it") from exc
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            return  # a process died while it wrote this line
-        try:
-            yield json.loads(line)
-        except ValueError as exc:
-            raise ResultsError(f"{path}:{number}: this line is no JSON ({exc}); delete it") from exc
+    if not isinstance(found, list):
+        raise ResultsError(f"{path}: this is no list of candidates; {advice}")
+    return tuple(entry(Pruned, one, path, advice) for one in found)
 
 
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:
@@ -386,8 +378,16 @@ def read(folder: Path) -> Results:
     folder = Path(folder)
     env = check_folder(folder)
     files = list(stored(folder).values())
-    frames = [read_run(path) for path in files]
+    frames = [_columns(path) for path in files]
     frame = in_order(pl.concat([SCHEMA.to_frame(), *frames]))
+    try:
+        if files:
+            check_finished(frame)  # all at once: one by one takes as long as reading them
+    except ResultsError:
+        for path in files:
+            if read_run(path)["run"][0] != path.stem:
+                raise ResultsError(f"{path}: this holds another run than its name says; delete it") from None
+        raise
     recipe = folder / "recipe.yaml"
-    text = recipe.read_text(encoding="utf-8") if recipe.exists() else ""
+    text = text_of(recipe) if recipe.exists() else ""
     return Results(frame, text, env, failures(folder), pruned(folder))
