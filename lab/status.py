@@ -58,10 +58,10 @@ def _page(found: Status, where: str) -> str:
         "stopped": "stopped; the same lab sweep goes on from here",
     }[found.state]
     left = "" if found.eta is None or found.state != "working" else f", about {duration(found.eta)} left"
-    lines = [
-        f"{where}: {state}",
-        f"round {found.round} of {found.rounds}; {found.done:,} of {plural(found.total, 'run')} done{left}",
-    ]
+    far = f"round {found.round} of {found.rounds}; {found.done:,} of {plural(found.total, 'run')} done{left}"
+    if not found.total:  # nobody has said it: killed before the first round, or swept by an older version
+        far = f"{plural(found.done, 'run')} done; how many are asked for the next sweep says"
+    lines = [f"{where}: {state}", far]
     if found.state == "working":
         lines.append(f"{len(found.running)} of {found.at_once} at once are trained, {found.waiting:,} wait")
     lines += [
