@@ -115,8 +115,9 @@ def run(arguments: list[str] | None = None) -> int:
         note(f"error: {sentence}")
         return 2
     except (MemoryError, RuntimeError) as exc:
-        # PyTorch has no class for it.
-        if not isinstance(exc, MemoryError) and "allocate memory" not in str(exc):
+        # PyTorch has no class for it, nor have the kernels.
+        said = "allocate memory" in str(exc) or "no memory for" in str(exc)
+        if not isinstance(exc, MemoryError) and not said:
             raise
         note(
             "error: this takes more memory than there is; give fewer or shorter sequences, or a smaller model"

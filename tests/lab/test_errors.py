@@ -228,7 +228,14 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, lab) -> None
         lab("describe", "attn")
 
 
-@pytest.mark.parametrize("said", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "said",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("no memory for it"),
+    ],
+)
 def test_too_little_memory_is_one_sentence(lab, said: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise said
