@@ -21,6 +21,7 @@ from analysis import plots, sections
 from analysis.fragments import Part, drawn, e, embedded_json
 from analysis.marginal import Importance, marginals
 from analysis.marginal_section import effects
+from analysis.methods import methods
 from analysis.stats import Ranking, rank
 from analysis.tables import SCORES, Board, Score, board
 from analysis.words import sentence
@@ -143,6 +144,7 @@ def body(found: Judged, importance: Importance | None = None) -> tuple[Part, ...
             sections.learning(found.results.frame, some, named),
             sections.costs(ranking),
             sections.by_position(some, named),
+            methods(found.results, ranking),
         )
     return (
         sections.verdict(ranking),

@@ -26,11 +26,9 @@ def curve(label, task, seed, lr):
 
 
 def with_strips(frame: pl.DataFrame) -> pl.DataFrame:
-    """The single mixers in both of their layers, the others as hybrids."""
+    """The single mixers in all of their layers, the others as hybrids."""
     single = pl.col("label").is_in(["attn", "gdn", "gla"])
-    layer = pl.concat_list(pl.concat_str(pl.col("label"), pl.lit(" swiglu"))).list.concat(
-        pl.concat_list(pl.concat_str(pl.col("label"), pl.lit(" swiglu")))
-    )
+    layer = pl.concat_str(pl.col("label"), pl.lit(" swiglu")).repeat_by(pl.col("roles").list.len())
     return frame.with_columns(pl.when(single).then(layer).otherwise("strip").alias("strip"))
 
 

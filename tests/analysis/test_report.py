@@ -138,7 +138,10 @@ def test_a_sweep_that_just_began_has_a_report_too(tmp_path, seeds):
 def test_a_long_ranking_is_listed_in_part_and_its_summary_has_it_whole(tmp_path):
     labels = [f"k={place}" for place in range(plots.LISTED + 20)]
     folder = make_folder(
-        tmp_path / "run", make_frame(labels=labels, tasks=("recall",), seeds=(0,), settings=1)
+        tmp_path / "run",
+        make_frame(
+            labels=labels, tasks=("recall",), seeds=(0,), settings=1, state=lambda rank: 10_000 - 100 * rank
+        ),
     )
     text = write(folder).read_text(encoding="utf-8")
     summary = json.loads(re.findall(r'id="summary">(.*?)</script>', text, re.S)[0])
