@@ -172,6 +172,8 @@ def _odd(rng: random.Random, kind: pl.DataType) -> Any:
     if isinstance(kind, pl.List):
         few = [_odd(rng, kind.inner) for _ in range(rng.choice((0, 1, 3)))]  # type: ignore[arg-type]
         return rng.choice((few, [None], []))
+    if kind in (pl.Null(), pl.Binary()):  # of an earlier mutation
+        return None
     if kind == pl.Boolean():
         return rng.random() < 0.5
     if kind == pl.String():

@@ -289,6 +289,8 @@ def main() -> int:
             cases = [(kind, int(number))]
         told = 0
         for kind, number in cases:
+            if number % 100 == 0:
+                print(f"{kind}/{number} after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             kinds[kind](number)
             for one in fuzz.breaks[told:]:
                 print(f"\n== --seed {given.seed} --case {one.case}: {one.story}\n{one.what}", flush=True)
