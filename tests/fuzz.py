@@ -66,17 +66,13 @@ class Break:
 
 @dataclass
 class Fuzz:
-    """Cases of one seed, run below ``place``. slowest: (seconds, case), one per case.
-
-    torn: journals that Optuna could not replay; these are counted apart.
-    """
+    """Cases of one seed, run below ``place``. slowest: (seconds, case), one per case."""
 
     seed: int
     place: Path
     every: int = 500
     aloud: bool = False
     breaks: list[Break] = field(default_factory=list)
-    torn: list[Break] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
     codes: dict[str, int] = field(default_factory=dict)
 
@@ -226,8 +222,7 @@ class Fuzz:
     def note(self, line: Sequence[str], what: str) -> None:
         """Keep a break."""
         shown = " ".join(one if len(one) < 100 else f"{one[:100]}..." for one in line)
-        kept = self.torn if "study.log" in self.story and "optuna/storages" in what else self.breaks
-        kept.append(Break(self.case, self.story, f"lab {shown!a}\n{what}"))
+        self.breaks.append(Break(self.case, self.story, f"lab {shown!a}\n{what}"))
 
     def _keep(self, broken: Path, touched: set[str]) -> None:
         """Whether every finished run that was not touched is still there, as it was."""
@@ -297,7 +292,6 @@ def main() -> int:
             told = len(fuzz.breaks)
     broken = len({one.case for one in fuzz.breaks})
     print(f"\n{len(cases):,} cases, {broken} broke, {time.monotonic() - began:.0f} s, seed {given.seed}")
-    print(f"journals that Optuna cannot replay: {', '.join(one.case for one in fuzz.torn) or 'none'}")
     print("ends:", ", ".join(f"{what}: {n}" for what, n in sorted(fuzz.codes.items())))
     print("slowest:", ", ".join(f"{case} {seconds:.1f} s" for seconds, case in reversed(fuzz.slowest)))
     return 1 if broken else 0
