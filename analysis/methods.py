@@ -6,6 +6,7 @@ Every figure in it is read off the stored runs and the ranking, so that it can t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from analysis.fragments import Part, e
 from analysis.stats import Ranking
@@ -26,17 +27,17 @@ def paragraph(results: Results, ranking: Ranking) -> str:
     """What was trained and how it was scored, ranked and compared; plain text."""
     ends = results.frame.filter("final")
 
-    def values(name: str) -> list[float]:
-        return sorted(set(ends[name].drop_nulls().to_list()))
+    def values(name: str) -> list[Any]:
+        return sorted(set(ends[name].drop_nulls().to_list()))  # the first schema had no precision but fp32
 
-    tasks = sorted({str(name) for name in ends["task"]})
+    tasks = values("task")
     settings = ends["setting"].n_unique()
     many = f"{settings} settings of " if settings > len(tasks) else ""
     trainings = ends.select("lr", "weight_decay").n_unique()
     size = (
         f"width {_span(values('dim'))}, {_span(values('heads'))} heads; {_span(values('params'))} parameters"
     )
-    batch, precision = _span(values("batch")), ", ".join(sorted(set(ends["precision"])))
+    batch, precision = _span(values("batch")), ", ".join(values("precision") or ["fp32"])
     said = [
         f"We trained {_counted(len(ranking.rows), 'schedule')} of {_span(values('depth'))} layers ({size}, "
         f"embedding and head included) on {many}{_counted(len(tasks), 'synthetic task')} "
@@ -62,11 +63,10 @@ def paragraph(results: Results, ranking: Ranking) -> str:
             f"{_counted(len(ranking.pruned), 'schedule')} fell behind by Wilcoxon's signed-rank test over "
             "tasks and seeds and took part in no further round; these p-values were multiplied by the looks."
         )
-    versions = ", ".join(sorted({f"torch {one}" for one in ends["torch"]}))
-    labs = ", ".join(sorted(set(ends["lab"])))
+    versions = ", ".join(f"torch {one}" for one in values("torch"))
+    labs = ", ".join(values("lab"))
     said.append(
-        f"Hybrid-architecture lab {labs}, {versions}, {ends.height:,} runs; "
-        f"{'; '.join(sorted(set(ends['machine'])))}."
+        f"Hybrid-architecture lab {labs}, {versions}, {ends.height:,} runs; {'; '.join(values('machine'))}."
     )
     return " ".join(said)
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna
 from optuna.storages import JournalStorage
@@ -72,23 +72,38 @@ def _append(path: Path, content: bytes) -> None:
 
 
 def mend(path: Path) -> None:
-    """Cut the half line that a killed writer left at the end of ``path``; a copy goes to ``path.torn``.
+    """Cut what a killed writer, or a power cut, left at the end of ``path``; a copy goes to ``path.torn``.
 
-    The caller holds the lock: nobody is at work on that line.
+    That is half a line, or a whole one that nobody can read, such as one of zeros: the last line alone is
+    passed over by Optuna's reader, and no longer once another follows. The caller holds the lock.
     """
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
-        if size == 0 or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n":
-            return
-        keep, tail = size, b""
-        while keep and b"\n" not in tail:
-            keep = max(0, keep - (1 << 16))
-            file.seek(keep)
-            tail = file.read(size - keep)
-        half = tail[tail.rfind(b"\n") + 1 :]
-        with path.with_name(path.name + TORN).open("ab") as copy:
-            copy.write(half + b"\n")
-        file.truncate(size - len(half))
+        while size:
+            line = _last_line(file, size)
+            if line.endswith(b"\n") and _is_readable(line):
+                return
+            with path.with_name(path.name + TORN).open("ab") as copy:
+                copy.write(line.rstrip(b"\n") + b"\n")
+            size -= len(line)
+            file.truncate(size)
+
+
+def _last_line(file: BinaryIO, size: int) -> bytes:
+    """The last line of the first ``size`` bytes, with its end if it has one."""
+    start, tail = size, b""
+    while start and b"\n" not in tail[:-1]:
+        start = max(0, start - (1 << 16))
+        file.seek(start)
+        tail = file.read(size - start)
+    return tail[tail[:-1].rfind(b"\n") + 1 :]
+
+
+def _is_readable(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -109,10 +124,6 @@ def _broken_line(path: Path) -> str:
     """``:17`` where line 17 is no JSON object, nothing where each one is."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                whole = isinstance(json.loads(line), dict)
-            except ValueError:
-                whole = False
-            if not whole:
+            if not _is_readable(line):
                 return f":{number}"
     return ""

@@ -53,3 +53,8 @@ def test_what_was_done_otherwise_is_told_otherwise(change):
 def test_score_and_margin_are_those_of_the_recipe():
     assert "area under the learning curve" in told(FRAME, "auc")
     assert "within 5 points" in told(FRAME, margin=0.05)
+
+
+def test_runs_of_an_older_schema_are_told_without_what_they_lack():
+    lacking = FRAME.with_columns(precision=pl.lit(None, pl.String))
+    assert "(fp32)" in told(lacking)
