@@ -17,9 +17,8 @@ from typing import Any
 import polars as pl
 
 from analysis.dashboard import Pulse, version
-from sweeps import results
+from sweeps import results, status
 from sweeps.results import SCHEMA, Results, ResultsError
-from sweeps.status import at_work
 
 __all__ = ["Listing", "Watch"]
 
@@ -28,8 +27,6 @@ Stamp = tuple[int, int]
 BESIDE = ("recipe.yaml", "env.json", "failures.jsonl", "pruned.json")
 SETTLED = 2.0
 """Seconds after which a folder's time of change surely differs from that of a later change."""
-STATUS = "status.json"
-"""What a sweep says of itself while it runs, if it does."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Watch:
     def listing(self) -> Listing:
         """What is there now. The result files are looked through only if one has come or gone since."""
         beside = {name: stamp for name in BESIDE if (stamp := _stamp(self.folder / name))}
-        status = _stamp(self.folder / STATUS)
+        said = _stamp(self.folder / status.FILE)
         changed = _stamp(self.folder / "trials")
         # A sweep renames whole files into place, which their folder shows; a broken one may mend in place.
         if changed is None or changed != self._settled or self.broken:
@@ -71,7 +68,7 @@ class Watch:
             found = _stamps(self.folder / "trials")
             self._trials = found, version(found)
             self._settled = changed if changed and began - changed[0] / 1e9 > SETTLED else None
-        return Listing(*self._trials, beside, status, at_work(self.folder))
+        return Listing(*self._trials, beside, said, status.at_work(self.folder))
 
     def results(self, listing: Listing) -> Results:
         """All results in ``listing``, of which only the new files are read.
@@ -87,7 +84,7 @@ class Watch:
 
     def pulse(self, listing: Listing, failed: int) -> Pulse:
         """How far the sweep is, as far as the folder tells."""
-        said = _said(self.folder / STATUS)
+        said = _said(self.folder / status.FILE)
         state = said.get("state")
         if listing.working:
             state = "working"

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from analysis import plots
 from analysis.report import asked, figures, write
 from sweeps.results import Failure, ResultsError, read
-from tests.browser import chromium
+from tests.browser import QUIET, chromium
 
 from .factory import make_folder, make_frame
 
@@ -189,14 +189,7 @@ def test_a_browser_draws_every_figure_and_asks_nobody(report, text, tmp_path):
     log = tmp_path / "net.json"
     command = [
         chromium(),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
+        *QUIET,
         "--host-resolver-rules=MAP * ~NOTFOUND",
         f"--user-data-dir={tmp_path / 'profile'}",
         f"--log-net-log={log}",
