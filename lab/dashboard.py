@@ -30,10 +30,12 @@ def dashboard(
     """
     from lab.site import HERE, Server, Site
     from lab.watch import Watch
+    from sweeps.interrupt import keep_interrupts
     from sweeps.results import check_folder
 
     folder = run_folder(run, runs)
     check_folder(folder)
+    keep_interrupts()
     watch = Watch(folder)
     many = len(watch.listing().trials)
     if many > 1000:

@@ -25,6 +25,7 @@ from sweeps.begin import SweepError, build_kernels, environment, locked, opened,
 from sweeps.clock import Clock
 from sweeps.events import Event, News, Outcome, Pruned, RoundDone, RunDone, RunFailed, Started
 from sweeps.form import Recipe
+from sweeps.interrupt import keep_interrupts
 from sweeps.pool import Job, Pool, Reply, Setup, Workers, load_table
 from sweeps.pruning import Race
 from sweeps.results import Failure
@@ -89,6 +90,7 @@ def sweep(
     if time_limit is not None and not time_limit > 0:
         raise SweepError(f"the time limit is {time_limit} seconds; it must be above 0")
     folder = Path(folder)
+    keep_interrupts()
     try:
         results.check_place(folder)
         with opened(storage) as shared:

@@ -16,6 +16,7 @@ import torch
 from blocks.kernels import native
 from sweeps import results
 from sweeps.events import News
+from sweeps.interrupt import keep_interrupts
 from sweeps.places import Place, choose
 from sweeps.pool import Job, Pool, Reply, Setup
 from sweeps.queue import LEASE, VERSION, Beat, Pace, Queue, Ticket
@@ -50,6 +51,7 @@ def work(
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise StorageError(f"workers is {workers}; at least one is needed")
+    keep_interrupts()
     with open_storage(storage) as opened:
         queue = Queue(opened, name)
         about = queue.notes().get("about")
