@@ -1,0 +1,147 @@
+"""A model's specification from its file, checked whole, and the model it says.
+
+V vocabulary. A specification is data: opening one runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
+
+from blocks import BLOCKS
+from blocks.base import Block, Kernel, OptionError, Shape
+from blocks.model import LanguageModel
+from blocks.notation import NotationError
+from blocks.schedule import Schedule, parse, tile
+from lab.model.form import Spec
+from sweeps import written, yamlmarks
+
+__all__ = [
+    "SpecError",
+    "build",
+    "dump",
+    "kind_of",
+    "load",
+    "loads",
+    "read_model",
+    "schedule_of",
+    "shape_of",
+    "write_model",
+]
+
+Blocks = Mapping[str, type[Block]]
+Problem = tuple[tuple[str, ...], str]
+
+METADATA = "lab_spec"
+"""Under which the header of a safetensors file holds the specification, as YAML."""
+
+
+class SpecError(ValueError):
+    """A specification, or a model's file, cannot be read or used. One line per problem."""
+
+
+def kind_of(path: Path) -> str | None:
+    """The ``kind`` that a YAML file states; None where it states none, or is no such file."""
+    try:
+        value = yamlmarks.read(path.read_bytes()).value
+    except (OSError, yamlmarks.YamlError):
+        return None
+    return value.get("kind") if isinstance(value, dict) and isinstance(value.get("kind"), str) else None
+
+
+def load(path: Path, overrides: Iterable[str] = (), blocks: Blocks = BLOCKS) -> Spec:
+    """The specification in ``path`` with ``key=value`` overrides. Raises SpecError with every problem."""
+    try:
+        text = path.read_bytes()
+    except OSError as exc:
+        raise SpecError(f"{path}: cannot be read ({exc.strerror})") from None
+    return loads(text, str(path), overrides, blocks)
+
+
+def loads(
+    text: str | bytes, name: str = "<text>", overrides: Iterable[str] = (), blocks: Blocks = BLOCKS
+) -> Spec:
+    """``load`` for a text; ``name`` stands in its errors."""
+    try:
+        read = written.read(text, name, overrides, "a model's specification")
+        spec = written.fill(Spec, read)
+    except written.WrittenError as exc:
+        raise SpecError(str(exc)) from None
+    if wrong := list(_problems(spec, blocks)):
+        raise SpecError("\n".join(read.line(path, message) for path, message in wrong))
+    return spec
+
+
+def dump(spec: Spec) -> str:
+    """YAML that loads as ``spec``, every value written out."""
+    return yamlmarks.dump(spec.model_dump(mode="json"))
+
+
+def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
+    train = spec.train
+    try:
+        layers = schedule_of(spec, blocks)
+    except NotationError as exc:
+        yield ("model", "schedule"), str(exc)
+    else:
+        try:
+            for block in {block for layer in layers for block in layer}:
+                block.params(shape_of(spec))
+        except OptionError as exc:
+            yield ("model",), str(exc)
+    if train.micro is not None and train.batch % train.micro:
+        yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
+    rate = train.rate
+    if rate.shape == "wsd" and rate.warmup + rate.decay > 1:
+        yield (
+            ("train", "rate"),
+            f"warms up and decays over {rate.warmup + rate.decay:g} of the steps; at most 1",
+        )
+    if spec.data.tokenizer == "bytes" and spec.model.vocab < 256:
+        yield ("model", "vocab"), f"is {spec.model.vocab}; bytes need 256"
+
+
+def schedule_of(spec: Spec, blocks: Blocks = BLOCKS) -> Schedule:
+    """The layers, cut at the depth where one is given. Raises NotationError."""
+    layers = parse(spec.model.schedule, blocks)
+    return layers if spec.model.depth is None else tile(layers, spec.model.depth)
+
+
+def shape_of(spec: Spec) -> Shape:
+    """What the blocks share."""
+    return Shape(**spec.model.shape.model_dump())
+
+
+def build(spec: Spec, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> LanguageModel:
+    """The model, freshly initialised from torch's global generator, in float32 on the CPU."""
+    return LanguageModel(
+        schedule_of(spec, blocks), shape_of(spec), spec.model.vocab, tied=spec.model.tied, kernel=kernel
+    )
+
+
+def write_model(model: LanguageModel, spec: Spec, path: Path) -> None:
+    """The weights as safetensors, tied ones once, with the specification in the header."""
+    save_model(model, str(path), {METADATA: json.dumps({"spec": dump(spec)})})
+
+
+def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> tuple[LanguageModel, Spec]:
+    """A model and its specification out of a file of ``write_model``. Raises SpecError."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            header = (file.metadata() or {}).get(METADATA)
+        if header is None:
+            raise SpecError(f"{path}: holds weights, but no specification; it was not written by lab train")
+        spec = loads(json.loads(header)["spec"], f"{path} (header)", blocks=blocks)
+        model = build(spec, kernel, blocks)
+        load_model(model, str(path))
+    except (OSError, SafetensorError) as exc:
+        raise SpecError(f"{path}: cannot be read as safetensors ({exc})") from None
+    except (RuntimeError, ValueError, KeyError) as exc:
+        if isinstance(exc, SpecError):
+            raise
+        raise SpecError(f"{path}: its weights are not those of its specification ({exc})") from None
+    return model, spec
