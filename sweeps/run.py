@@ -29,6 +29,7 @@ from sweeps import space
 from sweeps.checkpoint import Checkpoint
 from sweeps.form import Recipe
 from sweeps.results import SCHEMA_VERSION
+from sweeps.same import canonical
 from sweeps.space import Candidate
 from synthetics.base import Task
 from synthetics.difficulty import profile
@@ -44,6 +45,7 @@ __all__ = [
     "machine",
     "rows",
     "runs_of",
+    "source_hash",
     "versions",
 ]
 
@@ -89,18 +91,25 @@ class Run:
 
 
 def code_hash(blocks_file: Path | None = None) -> str:
-    """Hash of the sources of ``blocks`` and ``synthetics``, the user's file of blocks and torch's version.
+    """Under which the runs of the present sources are kept; the user's file of blocks counts.
 
-    What that file imports from elsewhere is not seen.
+    It is ``source_hash``, or that of earlier sources which are known to train the same (``sweeps.same``).
     """
+    digest = canonical(source_hash())
+    if blocks_file is not None:
+        user = hashlib.sha256(blocks_file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(f"{digest}\nuser {user}".encode()).hexdigest()[:16]
+    return digest
+
+
+def source_hash() -> str:
+    """Hash of the sources of ``blocks`` and ``synthetics`` and of torch's version."""
     digest = hashlib.sha256(torch.__version__.encode())
     for package in (blocks, synthetics):
         root = Path(str(package.__file__)).parent
         for path in sorted(path for end in ("*.py", "*.c", "*.h") for path in root.rglob(end)):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"\n{root.name}/{path.relative_to(root).as_posix()} {content}".encode())
-    if blocks_file is not None:
-        digest.update(b"\nuser " + hashlib.sha256(blocks_file.read_bytes()).hexdigest().encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import blocks
 from blocks import BLOCKS
-from sweeps import space
+from sweeps import same, space
 from sweeps.recipe import Recipe, RecipeError, find, load, loads, shipped
-from sweeps.run import code_hash, runs_of
+from sweeps.run import code_hash, runs_of, source_hash
 
 GOOD = """\
 name: ratios
@@ -339,7 +339,17 @@ def test_the_sources_of_the_kernels_are_part_of_the_code(
         was = (copy / name).read_text()
         (copy / name).write_text(was + "\n")
         assert code_hash() != before, name
+        # Shown to train the same, they share the key; under the user's own blocks, too.
+        mine = tmp_path / "mine.py"
+        mine.write_text("")
+        known = {source_hash(): before}
+        monkeypatch.setattr(same, "earlier", lambda known=known: known)
+        assert code_hash() == before, name
+        users = code_hash(mine)
+        monkeypatch.undo()
+        monkeypatch.setattr(blocks, "__file__", str(copy / "__init__.py"))
         (copy / name).write_text(was)
+        assert code_hash(mine) == users != before
 
 
 @pytest.mark.parametrize("label", ["3:1", "a:b", "1", "r=3:1, wide"])
