@@ -137,12 +137,13 @@ def _looked_at(
     if not space.is_sampled(recipe):
         every = space.census(recipe, blocks)
         return list(every.candidates), tuple(LeftOut(one.label, one.refusal) for one in every.left_out)
-    found: dict[str, Candidate] = {}
+    found: dict[tuple[Any, ...], Candidate] = {}
     without: list[LeftOut] = []
     against = space.yardstick(recipe, blocks)
     for choices in space.spread(recipe, SHOWN_OF_SAMPLED):
         try:
             new = space.candidate(recipe, choices, blocks, against)
+            who = space.identity(new, blocks)
         except space.Unmatched as exc:
             without.append(LeftOut(space.label_of(recipe, choices), exc.reason))
             continue
@@ -151,7 +152,7 @@ def _looked_at(
         if new.refusal:
             without.append(LeftOut(new.label, new.refusal))
         else:
-            found.setdefault(new.arch, new)
+            found.setdefault(who, new)
     if not found:
         raise space.SpaceError(
             ("constraints",), f"of {len(without)} candidates looked at, none may be trained"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -32,6 +33,7 @@ class Roster:
         self.sampled = space.is_sampled(recipe)
         self._against = space.yardstick(recipe, table)
         self.candidates: dict[int, Candidate] = {}
+        self._identities: set[tuple[Any, ...]] = set()
         if self.sampled:
             self.wanted = int(recipe.trials)
             if not self._trials.known:  # a new sweep, or one whose journal is lost: its runs know the choices
@@ -75,18 +77,20 @@ class Roster:
     def _join(self, number: int, choices: Choices) -> bool:
         try:
             new = space.candidate(self._recipe, choices, self._table, self._against)
+            who = space.identity(new, self._table)
         except Unmatched as exc:
             self._trials.constrain(number, {"match": exc.miss})
             return False
         except SpaceError:
             self._trials.reject(number)
             return False
-        if any((old.arch, old.optimisers) == (new.arch, new.optimisers) for old in self.candidates.values()):
+        if who in self._identities:
             self._trials.reject(number)
             return False
         self._trials.constrain(number, {one.cost: one.violation for one in new.held})
         if new.refusal:
             return False
+        self._identities.add(who)
         self.candidates[number] = new
         return True
 

@@ -21,6 +21,7 @@ from sweeps.form import OPTIMISER, Recipe, Value
 from sweeps.halving import counts
 from sweeps.match import MatchError, Solved
 from sweeps.protocols import PROTOCOLS, parts_of
+from sweeps.realised import realised
 from sweeps.yardstick import Fitted, Yardstick
 from synthetics import TASKS
 from synthetics.base import Task
@@ -41,6 +42,7 @@ __all__ = [
     "candidates",
     "census",
     "grid",
+    "identity",
     "is_sampled",
     "label_of",
     "layers",
@@ -109,7 +111,7 @@ class Candidate:
 
     @property
     def arch(self) -> str:
-        """Hash of schedule and shape: equal for equal architectures, whatever they are called."""
+        """Hash of schedule and shape as spelled, whatever they are called; see ``identity``."""
         text = json.dumps([self.schedule, self.dim, self.heads, self.norm])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -288,17 +290,29 @@ def candidate(
     )
 
 
+def identity(one: Candidate, blocks: Blocks = BLOCKS) -> tuple[Any, ...]:
+    """Equal for candidates that train the same models with the same optimisers, however they are spelled.
+
+    Raises SpaceError where a block does not fit the shape.
+    """
+    try:
+        built = realised(parse(one.schedule, blocks), one.shape)
+    except ValueError as exc:
+        raise SpaceError(("shape",), f"for {one.label}: {exc}") from None
+    return built, one.shape, one.optimisers
+
+
 def census(recipe: Recipe, blocks: Blocks = BLOCKS) -> Census:
     """All candidates of an enumerated recipe, each architecture once; the others' labels are in ``also``."""
     first: dict[tuple[Any, ...], Candidate] = {}
     against = yardstick(recipe, blocks)
     for choices in grid(recipe):
         new = candidate(recipe, choices, blocks, against)
-        same = (new.arch, new.optimisers)
-        if same in first:
-            first[same] = replace(first[same], also=(*first[same].also, new.label))
+        who = identity(new, blocks)
+        if who in first:
+            first[who] = replace(first[who], also=(*first[who].also, new.label))
         else:
-            first[same] = new
+            first[who] = new
     return Census(
         tuple(one for one in first.values() if not one.refusal),
         tuple(one for one in first.values() if one.refusal),
