@@ -23,6 +23,7 @@ __all__ = [
     "entry",
     "frame_of",
     "json_of",
+    "not_written",
     "ordinary",
     "text_of",
     "write_bytes",
@@ -60,6 +61,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """A whole text file or none, also across a crash of the machine."""
     write_bytes(path, text.encode())
+
+
+def not_written(exc: OSError, folder: Path) -> str:
+    """A clause: which file of ``folder`` could not be written, why, and what to do about it."""
+    name = exc.filename2 or exc.filename  # files are written under another name and then renamed
+    where = Path(name) if isinstance(name, str) else folder  # a full disk names none
+    if where.name.startswith(TEMPORARY):
+        where = where.parent
+    in_the_way = isinstance(exc, IsADirectoryError | NotADirectoryError | FileExistsError)
+    advice = "; move it away or delete it" if in_the_way else ""
+    return f"{where}: cannot be written ({exc.strerror or exc}){advice}"
 
 
 def ordinary(path: Path) -> None:

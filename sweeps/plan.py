@@ -19,12 +19,14 @@ from sweeps.form import Recipe
 from sweeps.match import Solved
 from sweeps.run import Run, runs_of
 from sweeps.space import Candidate
-from synthetics.fit import fit
+from synthetics.fit import HELD_OUT, Training, fit
 from synthetics.protocol import parse_task
 
 __all__ = ["LeftOut", "Plan", "PlanRow", "left_out", "measure", "plan"]
 
 CALIBRATION_SECONDS = 2.0
+CALIBRATION_FLOPS = 1e10
+"""Of the first two steps that are measured, with their evaluations: some seconds on a slow core."""
 SHOWN_OF_SAMPLED = 100
 
 
@@ -181,23 +183,38 @@ def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block
 
 
 def measure(run: Run, blocks: Mapping[str, type[Block]] = BLOCKS) -> float:
-    """GFLOP/s that this process reaches on ``run``, evaluations included: about two seconds, or two steps.
+    """GFLOP/s of training that this process reaches on ``run``, evaluations included.
 
+    Takes about two seconds, or two steps, which are cut down to fewer rows where they would take very long.
     Set the thread count before (``sweeps.pool.use_one_thread``): a worker has one.
     """
     schedule, task = parse(run.candidate.schedule, blocks), parse_task(run.task)
-    # Rows for a short run only: drawing the whole training set is no part of a step.
-    few = replace(task, train_examples=min(task.train_examples, 4 * run.training.batch))  # type: ignore[type-var]
+    work = Clock(blocks).work(run)
+    a_row = work / (run.training.steps * run.training.batch)
     steps = 2
     while True:
-        # Evaluations as often per step as in the run itself, so that their share is in the rate.
-        share = min(1.0, steps / run.training.eval_every)
-        rows = max(1, math.ceil(run.training.eval_examples * share))
-        training = replace(run.training, steps=steps, eval_every=steps, eval_examples=rows, stop=1.0)
+        training = _short(run.training, steps, CALIBRATION_FLOPS / a_row)
+        # Rows for a short run only: drawing the whole training set is no part of a step.
+        few = replace(task, train_examples=min(task.train_examples, 4 * training.batch))  # type: ignore[type-var]
         started = time.perf_counter()
         fit(schedule, run.candidate.shape, few, training, run.seed)
         spent = time.perf_counter() - started
         if spent > CALIBRATION_SECONDS / 4 or steps >= 256:
-            work = Clock(blocks).work(replace(run, training=training))
-            return work / spent / 1e9
+            return work / _rows(run.training) * _rows(training) / spent / 1e9
         steps *= 2
+
+
+def _short(asked: Training, steps: int, limit: float) -> Training:
+    """``steps`` steps such as ``asked``, evaluated as often per step as there; two come to ``limit`` rows."""
+    held_out = asked.eval_examples * min(1.0, steps / asked.eval_every)
+    whole = replace(asked, steps=steps, eval_every=steps, eval_examples=math.ceil(held_out), stop=1.0)
+    share = min(1.0, limit / (_rows(whole) * 2 / steps))
+    return replace(
+        whole, batch=max(1, round(asked.batch * share)), eval_examples=max(1, math.ceil(held_out * share))
+    )
+
+
+def _rows(training: Training) -> float:
+    """Rows that a run goes through, in those trained on; without a way back a row is a third of the work."""
+    evaluations = math.ceil(training.steps / training.eval_every) * len(HELD_OUT) + sum(training.extrapolate)
+    return training.steps * training.batch + evaluations * training.eval_examples / 3

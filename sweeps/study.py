@@ -24,6 +24,7 @@ from sweeps import results, status
 from sweeps.begin import SweepError, build_kernels, environment, locked, opened, timestamp
 from sweeps.clock import Clock
 from sweeps.events import Event, News, Outcome, Pruned, RoundDone, RunDone, RunFailed, Started
+from sweeps.files import not_written
 from sweeps.form import Recipe
 from sweeps.interrupt import keep_interrupts
 from sweeps.pool import Job, Pool, Reply, Setup, Workers, load_table
@@ -109,8 +110,7 @@ def sweep(
                 finally:
                     results.tidy(folder)
     except OSError as exc:
-        what = exc.strerror or str(exc)
-        raise SweepError(f"{folder}: cannot be written ({what}); what is finished is kept") from exc
+        raise SweepError(f"{not_written(exc, folder)}; what is finished is kept") from exc
 
 
 @contextmanager

@@ -31,7 +31,10 @@ def test_a_linear_layer_is_pytorchs_with_and_without_gradients(sizes: tuple[int,
 def test_large_float32_products_and_their_gradients_round_as_float32_does(
     inputs: int, outputs: int, strided: bool
 ) -> None:
-    """Against float64: no worse than a few roundings of a sum this long, so no half precision in between."""
+    """Against float64: no worse than a few times PyTorch's own form here, so no half precision in between.
+
+    How a sum of tens of thousands is split, and so how it is rounded, differs from processor to processor.
+    """
     rows = WORK // (inputs * outputs) + 3
     x, weight, bias = noise(2, rows, inputs), noise(outputs, inputs, seed=1), noise(outputs, seed=2)
     d_y = noise(2, rows, outputs, seed=3)
@@ -47,9 +50,12 @@ def test_large_float32_products_and_their_gradients_round_as_float32_does(
     expected = F.linear(*wide)
     ours = [y, *torch.autograd.grad(y, narrow, upstream)]
     true_ones = [expected, *torch.autograd.grad(expected, wide, d_y)]
-    for got, true in zip(ours, true_ones, strict=True):
+    plain = F.linear(*narrow)
+    theirs = [plain, *torch.autograd.grad(plain, narrow, d_y.float())]
+    for got, true, other in zip(ours, true_ones, theirs, strict=True):
         assert got.dtype == torch.float32
-        assert (got - true).abs().max() <= 1e-6 * true.abs().max()
+        few = max(1e-6, 4 * float((other - true).detach().abs().max() / true.detach().abs().max()))
+        assert (got - true).abs().max() <= few * true.abs().max()
 
 
 @pytest.mark.parametrize("frozen", [0, 1])

@@ -353,6 +353,24 @@ def test_places_where_no_sweep_can_be(tmp_path: Path) -> None:
             sweep(tiny(), tmp_path / "new", **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "status.json", "trials", "earlier"])
+def test_what_stands_in_the_place_of_a_file_or_folder_is_named(name: str, tmp_path: Path) -> None:
+    short = tiny("train.steps=10", "tasks=['memorization(vocab=16)']", "seeds=1", "search.r=[1]")
+    folder = tmp_path / "tiny"
+    sweep(short, folder, workers=1)
+    there = folder / name
+    if there.is_file():
+        there.unlink()
+        there.mkdir()
+    else:
+        there.rename(tmp_path / "moved")
+        there.write_text("")
+    with pytest.raises(SweepError) as told:
+        sweep(short, folder, workers=1)
+    assert str(told.value).startswith(f"{there}: cannot be written (")
+    assert str(told.value).endswith("); move it away or delete it; what is finished is kept")
+
+
 def test_smoke_is_planned() -> None:
     from sweeps.plan import plan
 
