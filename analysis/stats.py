@@ -33,7 +33,6 @@ without normality. With fewer than about ten seeds it is too narrow, so no claim
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
+from analysis.pairs import p_of_pairs
 from analysis.tables import Board, Score, natural
 from sweeps.results import Pruned
 
@@ -223,15 +223,14 @@ def bootstrap(
     return float(low), float(high)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | np.ndarray) -> list[float]:
     """Step-down corrected p-values, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - place)))
-        corrected[index] = highest
-    return corrected
+    given = np.asarray(p_values, dtype=float)
+    order = np.argsort(given, kind="stable")
+    times = np.minimum(1.0, given[order] * np.arange(len(given), 0, -1))
+    corrected = np.empty_like(given)
+    corrected[order] = np.maximum.accumulate(times)
+    return corrected.tolist()
 
 
 def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
@@ -320,13 +319,13 @@ def _corrected(ranked: Board, samples: Mapping[str, Samples], order: Sequence[st
     """Holm-corrected p of each candidate against the first of ``order``, in the family of all pairs."""
     if any(len(seeds) < 2 for by_task in samples.values() for seeds in by_task.values()):
         return {}  # told before the pairs are gone through, which are very many in a wide search
-    pairs = list(itertools.combinations(order, 2))
-    p_values = [_gap(ranked, samples[a], samples[b], 1.0).p_value() for a, b in pairs]
-    looks = [looks_at(ranked, (a, b), len(_shared(samples[a], samples[b]))) for a, b in pairs]
-    known = [min(1.0, p * many) for p, many in zip(p_values, looks, strict=True) if p is not None]
-    if len(known) < len(p_values):
-        return {}
-    return {b: p for (a, b), p in zip(pairs, holm(known), strict=True) if a == order[0]}
+    seeds = sorted({seed for by_task in samples.values() for values in by_task.values() for seed in values})
+    value_NTS = np.array(
+        [[[values.get(s, math.nan) for s in seeds] for values in samples[arch].values()] for arch in order]
+    )
+    left_N = np.array([arch in ranked.pruned for arch in order])
+    p_values = p_of_pairs(value_NTS, left_N, 2 * rounding(ranked))
+    return {} if p_values is None else dict(zip(order[1:], holm(p_values)[: len(order) - 1], strict=True))
 
 
 def _row(
