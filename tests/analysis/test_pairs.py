@@ -45,7 +45,7 @@ def test_all_pairs_at_once_are_the_pairs_one_by_one(tasks: int, least: float) ->
 def test_a_pair_that_shares_fewer_than_two_seeds_has_no_p() -> None:
     value_NTS = np.arange(12.0).reshape(3, 1, 4)
     value_NTS[1, :, :2] = np.nan
-    value_NTS[2, :, 2:] = np.nan
+    value_NTS[2, :, 3:] = np.nan
     assert None in one_by_one(value_NTS, np.zeros(3, bool), 0.0)
     assert p_of_pairs(value_NTS, np.zeros(3, bool), 0.0) is None
 

@@ -125,6 +125,36 @@ def test_a_tracker_that_hangs_does_not_hold_the_sweep(frames, tmp_path, monkeypa
     assert len(heard) == 1 and "hanging did not take all runs" in heard[0]
 
 
+@pytest.mark.parametrize("where", ["make", "start", "log", "finish"])
+def test_a_tracker_that_fell_out_is_handed_no_more_rows(where, frames, tmp_path):
+    """Nobody takes them any more: over a long sweep they would pile up in memory."""
+    line = trackers._Line("faulty", lambda *_: Faulty(where), tmp_path, "tracked")
+    line.put(frames[0])
+    line._thread.join()
+    left = line._rows.qsize()
+    for frame in 3 * frames:
+        line.put(frame)
+    assert line._rows.qsize() == left <= 1  # one that could not be made has taken nothing
+
+
+def test_a_tracker_that_hung_at_the_end_is_handed_no_more_rows(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "PATIENCE", 0.1)
+    never = threading.Event()
+
+    class Hanging(Faulty):
+        def start(self, run, config):
+            never.wait()
+
+    line = trackers._Line("hanging", lambda *_: Hanging(""), tmp_path, "tracked")
+    line.put(frames[0])
+    line.end()
+    left = line._rows.qsize()
+    line.put(frames[1])
+    assert line._rows.qsize() == left
+    never.set()
+    line._thread.join()
+
+
 def test_tensorboard_has_every_curve(frames, tmp_path):
     with Tracking(tmp_path, "tracked", known(["tensorboard"]), pytest.fail) as tracking:
         for frame in frames:
