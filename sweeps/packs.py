@@ -38,20 +38,22 @@ def pack(folder: Path, out: Path) -> int:
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression_level=19)
     results.write_bytes(out, buffer.getvalue())
-    _read.cache_clear()
+    _runs.cache_clear()
     return frame["run"].n_unique()
 
 
 def known() -> dict[str, Path]:
     """Keys of the runs in the packs that ship with the lab -> the pack that holds each."""
-    return {key: path for path in sorted(KNOWN.glob("*.parquet")) for key in _read(path)["run"].unique()}
+    return {key: path for path in sorted(KNOWN.glob("*.parquet")) for key in _runs(path)}
 
 
 def rows(path: Path, key: str) -> pl.DataFrame:
     """The rows of one run of a pack."""
-    return _read(path).filter(pl.col("run") == key)
+    return _runs(path)[key]
 
 
 @cache
-def _read(path: Path) -> pl.DataFrame:
-    return results.read_run(path)
+def _runs(path: Path) -> dict[str, pl.DataFrame]:
+    """The rows of each run of a pack, by its key: taken apart once, since each is asked for alone."""
+    apart = results.read_run(path).partition_by("run", maintain_order=True)
+    return {frame["run"][0]: frame for frame in apart}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ __all__ = [
     "pruned",
     "read",
     "read_run",
+    "read_runs",
     "record_failure",
     "stored",
     "tidy",
@@ -220,6 +221,21 @@ def read_run(path: Path) -> pl.DataFrame:
     return frame
 
 
+def read_runs(files: Iterable[Path]) -> pl.DataFrame:
+    """The rows of stored runs, file by file. Raises ResultsError, naming the file that is wrong."""
+    files = list(files)
+    frame = pl.concat([SCHEMA.to_frame(), *map(_columns, files)])
+    try:
+        if files:
+            check_finished(frame)  # all at once: one by one takes as long as reading them
+    except ResultsError:
+        for path in files:
+            if read_run(path)["run"][0] != path.stem:
+                raise ResultsError(f"{path}: this holds another run than its name says; delete it") from None
+        raise
+    return frame
+
+
 def _columns(path: Path) -> pl.DataFrame:
     """The rows of a file with the columns of SCHEMA, whatever is in them."""
     try:
@@ -377,17 +393,7 @@ def read(folder: Path) -> Results:
     """All stored runs below ``folder``, sorted. Raises ResultsError, naming the file that is wrong."""
     folder = Path(folder)
     env = check_folder(folder)
-    files = list(stored(folder).values())
-    frames = [_columns(path) for path in files]
-    frame = in_order(pl.concat([SCHEMA.to_frame(), *frames]))
-    try:
-        if files:
-            check_finished(frame)  # all at once: one by one takes as long as reading them
-    except ResultsError:
-        for path in files:
-            if read_run(path)["run"][0] != path.stem:
-                raise ResultsError(f"{path}: this holds another run than its name says; delete it") from None
-        raise
+    frame = in_order(read_runs(stored(folder).values()))
     recipe = folder / "recipe.yaml"
     text = text_of(recipe) if recipe.exists() else ""
     return Results(frame, text, env, failures(folder), pruned(folder))

@@ -67,8 +67,7 @@ class Store:
 
     def final_rows(self, keys: Iterable[str]) -> pl.DataFrame:
         """The final rows of stored runs."""
-        frames = [results.read_run(self._path("trials", key)) for key in keys]
-        return pl.concat([results.SCHEMA.to_frame(), *frames]).filter("final")
+        return results.read_runs(self._path("trials", key) for key in keys).filter("final")
 
     def _path(self, part: str, key: str) -> Path:
         return self.folder / part / f"{key}.parquet"
