@@ -3,9 +3,14 @@
     python -m tests.faults --backend journal --kills 50
     python -m tests.faults --backend postgresql --kills 50
     python -m tests.faults --backend folder --kills 50        # no storage: a sweep with processes of its own
+    python -m tests.faults --recipe sampled                   # Optuna chooses; or pruned, or halved
 
 Half of the kills come at any moment, half within milliseconds of a write to the journal or to the run folder.
 Whoever is killed is started again, until the sweep is whole; then the next sweep, until enough were killed.
+
+Whatever was once stored has to stay, and nobody may be told of a run twice. An enumerated sweep has to end
+with the runs of an undisturbed one, bit for bit, and so has one with pruning or halving, which hang on its
+scores alone. One that is sampled may have met others: a part of its runs is repeated, each alone.
 """
 
 from __future__ import annotations
@@ -15,17 +20,25 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import polars as pl
 
-from sweeps import results
+from sweeps import results, space
+from sweeps.form import Recipe
+from sweeps.journal import open_journal
+from sweeps.pool import Job, Pool, Setup
 from sweeps.recipe import loads
+from sweeps.run import code_hash, runs_of
+from sweeps.scores import mean_score
 from sweeps.study import sweep
 from tests import postgres
 from tests.sweeps.machines import SWEEP, TEXT, WORKER, Machine, finished, rows
@@ -34,18 +47,33 @@ BACKENDS = ("journal", "postgresql", "folder")
 PATIENCE = 3600.0
 """Seconds after which a sweep that is not whole is called stuck."""
 
+REPEATED = 8
+"""Runs of a sweep that are trained again, each alone."""
+
+_SIX = TEXT.replace("conv=2", "conv=c").replace("{r: [1:1, 2:1]}", "{r: [1:1, 2:1, 3:1], c: [2, 3]}")
+_ONE_RATE = _SIX.replace("[1e-3, 1e-2]", "1e-2")
+RECIPES = {
+    "enumerated": TEXT,
+    "sampled": _ONE_RATE + "trials: 4\n",
+    "pruned": _ONE_RATE + "score: auc\npruning: 0.2\n",
+    "halved": TEXT.replace("[1e-3, 1e-2]", "[1e-4, 1e-3, 1e-2, 1e-1]") + "score: auc\nhalving: true\n",
+}
+
+
+def text_of(kind: str, name: str, seeds: int) -> str:
+    return RECIPES[kind].replace("name: tiny", f"name: {name}").replace("seeds: 3", f"seeds: {seeds}")
+
 
 class Field:
-    """One sweep, its workers, and what is done to them."""
+    """One sweep, its workers, and what is done to them. seen: the runs that were stored at any time."""
 
-    def __init__(self, place: Path, name: str, storage: str, seeds: int, rng: random.Random) -> None:
+    def __init__(self, place: Path, text: str, storage: str, rng: random.Random) -> None:
         place.mkdir(parents=True)
         self.rng, self.storage = rng, storage
+        name = loads(text).name
         self.folder, self.recipe = place / "runs" / name, place / "tiny.yaml"
-        self.recipe.write_text(
-            TEXT.replace("name: tiny", f"name: {name}").replace("seeds: 3", f"seeds: {seeds}")
-        )
-        self.runs = 8 * seeds
+        self.recipe.write_text(text)
+        self.seen: set[str] = set()
         own = "1" if storage and rng.random() < 0.5 else "0" if storage else "2"
         self.sweep = Machine(place / "sweep.txt", SWEEP, (str(self.recipe), str(self.folder), own, storage))
         places = ("storage", str(self.folder)) if storage else ()
@@ -56,7 +84,7 @@ class Field:
     def mend(self) -> None:
         """Start what is not there: the sweep until it is whole, workers while there is a queue."""
         ended = self.sweep.process.poll()
-        if ended is not None and (ended != 0 or finished(self.folder) < self.runs):
+        if ended is not None and not self.whole:
             assert ended in (0, -signal.SIGKILL), self.sweep.said
             self.sweep.start()
         if self.waiting and "Started" in self.sweep.said:
@@ -70,11 +98,12 @@ class Field:
 
     @property
     def whole(self) -> bool:
-        return self.sweep.process.poll() == 0 and finished(self.folder) == self.runs
+        return self.sweep.process.poll() == 0 and not results.failures(self.folder)
 
     def written(self) -> tuple[int, int]:
         with contextlib.suppress(OSError):
             names = os.listdir(self.folder / "trials")
+            self.seen |= {name.removesuffix(".parquet") for name in names if not name.startswith(".")}
             return len(names), self.journal.stat().st_size if self.journal else 0
         return 0, 0
 
@@ -124,17 +153,20 @@ def storages(backend: str, place: Path) -> Iterator[str]:
         yield str(place / "queue.log") if backend == "journal" else ""
 
 
-def play(backend: str, kills: int, place: Path, rng: random.Random, seeds: int = 6) -> dict[str, object]:
+def play(
+    backend: str, kills: int, place: Path, rng: random.Random, seeds: int = 6, kind: str = "enumerated"
+) -> dict[str, object]:
     """Sweeps under fire until ``kills`` have struck; AssertionError where anything is not as it should."""
     struck: Counter[str] = Counter()
-    again = sweeps = 0
-    whole = loads(TEXT, "tiny", (f"seeds={seeds}",))
-    sweep(whole, place / "undisturbed" / "tiny", workers=2)
-    expected = rows(place / "undisturbed" / "tiny")
+    again = sweeps = stored = 0
+    expected = None
+    if kind != "sampled":
+        expected = place / "undisturbed" / "tiny"
+        sweep(loads(text_of(kind, "tiny", seeds)), expected, workers=2)
     with storages(backend, place) as storage:
         while sum(struck.values()) < kills:
             sweeps += 1
-            field = Field(place / f"sweep{sweeps}", f"tiny{sweeps}", storage, seeds, rng)
+            field = Field(place / f"sweep{sweeps}", text_of(kind, f"tiny{sweeps}", seeds), storage, rng)
             try:
                 end = time.monotonic() + PATIENCE
                 while not field.whole:
@@ -146,18 +178,70 @@ def play(backend: str, kills: int, place: Path, rng: random.Random, seeds: int =
             finally:
                 field.close()
             again += field.sweep.said.count("again: ")
-            check(field.folder, expected)
-    return {"backend": backend, "sweeps": sweeps, "kills": sum(struck.values()), "again": again, "by": struck}
+            stored += finished(field.folder)
+            check(field, expected)
+    counts = {"sweeps": sweeps, "runs": stored, "kills": sum(struck.values()), "again": again}
+    return {"backend": backend, "recipe": kind, **counts, "by": struck}
 
 
-def check(folder: Path, expected: pl.DataFrame) -> None:
-    """The exact set of runs of an undisturbed sweep, bit for bit, each once, and nothing beside it."""
-    found = rows(folder)
-    assert set(found["run"]) == set(expected["run"]), "none lost, none added"
-    assert found.filter("final")["run"].is_unique().all(), "none twice"
-    assert found.equals(expected), "bit for bit"
-    assert not results.failures(folder)
-    assert not list(folder.rglob(".tmp-*"))
+def check(field: Field, expected: Path | None) -> None:
+    """Nothing lost, nothing twice, nothing beside it, and every bit as it should be.
+
+    expected: the run folder of an undisturbed sweep; None where another may have met other candidates.
+    """
+    recipe, found = loads(field.recipe.read_text()), rows(field.folder)
+    kept = set(results.stored(field.folder))
+    announced = Counter(re.findall(r"RunDone\(run='(\w+)'", field.sweep.said))
+    assert kept >= field.seen | announced.keys(), "what was stored once stays stored"
+    assert max(announced.values()) == 1, "nobody is told of a run twice"
+    assert set(found["run"]) == kept and found.filter("final")["run"].is_unique().all(), "none twice"
+    assert not results.failures(field.folder) and not list(field.folder.rglob(".tmp-*"))
+    assert not list((field.folder / "earlier").iterdir()), "nothing was trained in vain"
+    check_study(field.folder, recipe, found)
+    if expected is None:
+        runs = found.filter("final").group_by("trial").agg(pl.len(), pl.col("choices").n_unique().alias("of"))
+        assert runs.rows() and set(runs.select("len", "of").iter_rows()) == {(2 * recipe.seeds, 1)}
+        assert runs.height == found["choices"].n_unique() == recipe.trials
+    else:
+        assert found.equals(rows(expected)), "bit for bit"
+        assert results.pruned(field.folder) == results.pruned(expected)
+    check_alone(field.folder, recipe, found, field.rng)
+
+
+def check_study(folder: Path, recipe: Recipe, found: pl.DataFrame) -> None:
+    """Optuna was told every candidate's first score, once."""
+    storage = open_journal(folder / "study.log")
+    study = optuna.load_study(study_name=None, storage=storage)
+    told = {trial.number: trial.value for trial in study.trials if trial.state.name == "COMPLETE"}
+    first = found.filter(pl.col("final") & (pl.col("seed") == recipe.first_seed))
+    scores = {
+        number: mean_score(first.filter(pl.col("trial") == number), recipe.score)
+        for number in found["trial"].unique()
+    }
+    assert told == scores
+
+
+def check_alone(folder: Path, recipe: Recipe, found: pl.DataFrame, rng: random.Random) -> None:
+    """Some of the runs again, each as if there were no sweep: the same rows."""
+    whole = recipe.model_copy(update={"trials": "all"})
+    tasks, code = space.task_texts(recipe), code_hash()
+    runs = {
+        run.key(code): run
+        for candidate in space.candidates(whole)
+        for seed in recipe.rounds
+        for run in runs_of(recipe, candidate, tasks, seed)
+    }
+    finals = found.filter(pl.col("final") & (pl.col("status") != "stopped"))  # those hang on their rivals
+    chosen = rng.sample(finals.select("run", "trial", "trainings").rows(), min(REPEATED, finals.height))
+    again = folder.with_name("again")
+    (again / "trials").mkdir(parents=True)
+    with Pool(1, Setup(again, code)) as pool:
+        for key, trial, trainings in chosen:
+            pool.submit(Job(replace(runs[key], trainings=trainings), trial))
+            (reply,) = pool.wait()
+            assert reply.kind == "done", reply
+            repeated = results.read_run(again / "trials" / f"{key}.parquet").drop("seconds")
+            assert repeated.equals(found.filter(pl.col("run") == key)), f"{key} alone is the same"
 
 
 def main() -> None:
@@ -165,14 +249,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     reader.add_argument("--backend", choices=BACKENDS, default="journal")
+    reader.add_argument("--recipe", choices=RECIPES, default="enumerated")
     reader.add_argument("--kills", type=int, default=50)
     reader.add_argument("--seed", type=int, default=random.randrange(2**32))
     given = reader.parse_args()
     print("seed", given.seed, flush=True)
     with tempfile.TemporaryDirectory(prefix="lab-faults-") as place:
-        found = play(given.backend, given.kills, Path(place), random.Random(given.seed))
+        found = play(given.backend, given.kills, Path(place), random.Random(given.seed), kind=given.recipe)
     print(json.dumps(found, indent=1))
-    print("0 lost, 0 twice, scores bit for bit those of an undisturbed sweep")
+    like = "of the same runs alone" if given.recipe == "sampled" else "of an undisturbed sweep"
+    print(f"0 lost, 0 twice, scores bit for bit those {like}")
 
 
 if __name__ == "__main__":
