@@ -323,8 +323,9 @@ def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure
             for failure in failures
         ]
         parts.append(
-            f"<p>Without a result; running the sweep again tries them again.</p>{table(rows, 'cards wrap')}"
+            "<p>Without a result; <code>lab sweep</code> with <code>--retry</code> tries them again.</p>"
         )
+        parts.append(table(rows, "cards wrap"))
     return Part("failed", "".join([*parts, "</section>"]))
 
 

@@ -74,12 +74,16 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="TRACKER", help="Tell tensorboard, trackio, wandb or mlflow, too; repeatable."),
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Also train runs that failed before and were set aside.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe: train every schedule on every task, rank them, write a report.
 
     The answer is renewed after every round (one seed of everything). Run the same command again to go on:
-    no finished run is trained twice. With --storage, lab worker trains runs of it on other machines.
+    no finished run is trained twice, and one that failed twice waits for --retry. With --storage, lab worker
+    trains runs of it on other machines.
 
     Examples:
       lab sweep ratios.yaml --time 15m
@@ -87,6 +91,7 @@ def sweep(
       lab sweep my_recipe.yaml --runs results --workers 4 --blocks my_blocks.py
       lab sweep ratios.yaml --storage postgresql+psycopg://lab@db/lab --workers 0
       lab sweep ratios.yaml --track tensorboard
+      lab sweep ratios.yaml --retry
     """
     from sweeps.plan import left_out
     from sweeps.recipe import load
@@ -113,6 +118,7 @@ def sweep(
                 blocks_file=blocks,
                 storage=storage,
                 trackers=trackers,
+                retry=retry,
                 on_event=teller.tell,
             )
     except KeyboardInterrupt:
@@ -214,7 +220,7 @@ def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
     teller.renew(f"After {plural(outcome.rounds, 'round')} of {outcome.rounds_asked}")
     if outcome.failures:
         failed = plural(len(outcome.failures), "run")
-        say(f"{failed} failed; the report lists why, the same command tries again.")
+        say(f"{failed} failed; the report lists why, --retry tries again.")
     ended = {
         "complete": "complete",
         "decided": f"complete ({outcome.reason})",

@@ -68,7 +68,10 @@ class Crowd:
                 self._queue.end(ticket.number, counted=False)
                 continue
             held = _Held(job_of(ticket.notes["job"]), asked=False)
-            if ticket.outcome is None:
+            if ticket.outcome is None or ticket.outcome["kind"] in (
+                "failed",
+                "died",
+            ):  # counted when asked for
                 self._held[ticket.number] = held
             else:
                 self._receive(ticket, held)

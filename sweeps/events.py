@@ -40,7 +40,7 @@ class RunDone:
 
 @dataclass(frozen=True)
 class RunFailed:
-    """A run has no result; it is tried again by the next sweep of the folder."""
+    """A run has no result; it is set aside until a sweep of the folder is asked to retry."""
 
     failure: Failure
     done: int

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -19,6 +19,8 @@ import polars as pl
 __all__ = [
     "TEMPORARY",
     "ResultsError",
+    "append",
+    "cut",
     "entries",
     "entry",
     "frame_of",
@@ -120,6 +122,26 @@ def entries(kind: type[Entry], path: Path) -> Iterator[Entry]:
             return  # a process died while it wrote this line
         where, advice = f"{path}:{number}", "delete this line"
         yield entry(kind, json_of(line, where, advice), where, advice)
+
+
+def append(path: Path, value: Mapping[str, Any]) -> None:
+    """One more line of a file with one JSON object per line.
+
+    Where a full disk leaves half of it, ``cut`` takes that away.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut(path: Path) -> None:
+    """Cut the half line that a killed process left at the end of such a file. No writer may be at work."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
 
 
 def frame_of(path: Path) -> pl.DataFrame:

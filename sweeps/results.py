@@ -5,7 +5,8 @@
                 study.log        Optuna's journal
                 trials/<run>.parquet
                 earlier/<run>.parquet   finished runs that the present recipe or code no longer asks for
-                failures.jsonl   runs that raised or whose process died
+                failures.jsonl   runs that raised or whose process died, and are set aside
+                tries.jsonl      tries of runs that came to nothing before the last one (sweeps.tries)
                 runs.jsonl       a line per run trained, in the order in which they ended (sweeps.trackers)
                 pruned.json      candidates that left the race, if any did; worked out anew by every sweep
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ import polars as pl
 from sweeps.files import (
     TEMPORARY,
     ResultsError,
+    append,
+    cut,
     entries,
     entry,
     frame_of,
@@ -302,7 +304,7 @@ def check_place(folder: Path) -> dict[str, Any]:
     Raises ResultsError if ``folder`` holds anything else's files or comes from a newer version.
     """
     if (folder / "env.json").exists() or (folder.exists() and not folder.is_dir()):
-        for name in ("study.log", "failures.jsonl", "lock"):
+        for name in ("study.log", "failures.jsonl", "tries.jsonl", "lock"):
             ordinary(folder / name)
         return check_folder(folder)
     known = {"trials", "earlier", "lock"}
@@ -336,20 +338,13 @@ def tidy(folder: Path) -> None:
     for directory in (folder, folder / "trials", folder / "earlier", folder / "checkpoints"):
         for leftover in directory.glob(f"{TEMPORARY}*"):
             leftover.unlink()
-    log = folder / "failures.jsonl"
-    if log.exists():
-        content = log.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(log, whole)
+    for name in ("failures.jsonl", "tries.jsonl"):
+        cut(folder / name)
 
 
 def record_failure(folder: Path, failure: Failure) -> None:
     """Append one line to failures.jsonl."""
-    with (folder / "failures.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(vars(failure)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append(folder / "failures.jsonl", vars(failure))
 
 
 def failures(folder: Path) -> tuple[Failure, ...]:

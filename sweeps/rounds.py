@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 import polars as pl
@@ -154,6 +155,11 @@ class Rounds:
             return order[item[1].run.task], -self.clock.work(item[1].run)
 
         return dict(sorted(jobs.items(), key=place))  # settings of a candidate stay in their order
+
+    def lacking(self, jobs: Mapping[str, Job]) -> list[Job]:
+        """Those of ``jobs``, by key, that have no result and are not set aside."""
+        done = self.store.keys | self.failed
+        return [job for key, job in jobs.items() if key not in done]
 
     def dropped(self, seed: int) -> set[str]:
         """Keys of runs that a round could have asked for and does not."""

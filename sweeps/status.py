@@ -38,7 +38,7 @@ class Status:
     state: ``working``; ``complete``, ``decided`` or ``time`` as in ``study.Outcome``; ``stopped`` where it
     was killed or interrupted. done of total: runs stored. waiting: runs of this round that nobody has begun.
     at_once: how many are trained at once. requeued: how often one was begun again after its worker was lost
-    or gave it back. set_aside: runs without a result; the next sweep of the folder tries them again.
+    or gave it back. set_aside: runs without a result, begun again by a sweep that is asked to retry.
     seconds: of the last sweep so far. eta: seconds to the end, None where it cannot be told.
     """
 

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +37,7 @@ from sweeps.scores import mean_score
 from sweeps.status import Running, Status
 from sweeps.store import Store
 from sweeps.trackers import Factory, tracked
+from sweeps.tries import Tries, forget
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -55,9 +56,6 @@ __all__ = [
     "sweep",
 ]
 
-TRIES = 2
-"""How often a run is begun: lost with its worker, or failed, so often, it is set aside with its reason."""
-
 LOOK = 2.0
 """Seconds after which a sweep looks up from waiting for results."""
 
@@ -72,6 +70,7 @@ def sweep(
     storage: str | None = None,
     pace: Pace | None = None,
     trackers: Mapping[str, Factory] = MappingProxyType({}),
+    retry: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
     """Run ``recipe`` in ``folder`` (made if need be), or go on with what was begun there.
@@ -80,7 +79,7 @@ def sweep(
     round begins only if it fits, and past the limit no run begins. blocks_file: the user's own blocks.
     storage: where runs are published for ``lab worker``, see ``storages.open_storage``; there may then be no
     process here at all (workers=0). pace: of the beats by which those who share a storage know each other.
-    trackers: told of every run trained, see ``trackers.known``.
+    trackers: told of every run trained, see ``trackers.known``. retry: also what earlier calls set aside.
 
     Raises SweepError, ResultsError, StorageError or JournalError; KeyboardInterrupt passes through, with
     every finished run stored.
@@ -99,6 +98,8 @@ def sweep(
             with locked(folder):
                 code = code_hash(blocks_file)
                 results.open_folder(folder, environment(recipe, code), recipe.text)
+                if retry:
+                    forget(folder)
                 build_kernels(recipe)
                 setup = Setup(folder, code, blocks_file)
                 try:
@@ -165,9 +166,9 @@ class _Sweep:
         self.lacking: dict[int, set[str]] = {}  # by trial: runs its first round still lacks
         self.queue: deque[Job] = deque()
         self.failures: list[Failure] = []
-        self.tries: Counter[str] = Counter()
+        self.tries = Tries(setup.folder)
         self.requeued, self.reported = 0, -math.inf
-        self.trained = self.round = 0
+        self.trained = self.failed = self.round = 0
         self.eta: float | None = None
         self.eta_at, self.eta_cost = -math.inf, 0.0
 
@@ -185,6 +186,7 @@ class _Sweep:
         self.say(Started(self.roster.wanted, self.rounds.total, stored, self.recipe.seeds, self.crew.size))
         for one in self.race.left.values():
             self.say(one)
+        self.leave_out(every)
         reason = ""
         for number, seed in enumerate(self.recipe.rounds, start=1):
             self.round = number
@@ -221,14 +223,14 @@ class _Sweep:
         if first:
             for number in self.roster.candidates:
                 self.note_missing(number, self.rounds.of(number, seed))
-        self.queue = deque(job for key, job in jobs.items() if key not in self.store.keys)
+        self.queue = deque(self.rounds.lacking(jobs))
         growing = first and not self.roster.full
         if not self.queue and not growing:
             self.settle(seed)
             return ""
         needs = self.clock.predict_all((job.run for job in self.queue), self.size)
         # The first unfinished round always begins, so that every call brings the sweep forward.
-        if (self.trained or self.failures) and needs is not None and began + needs > self.deadline:
+        if (self.trained or self.failed) and needs is not None and began + needs > self.deadline:
             return f"round {self.round} needs about {needs:.0f} s more, which the time limit does not leave"
         self.work(seed, growing)
         if self.queue or (first and not self.roster.full):
@@ -279,7 +281,7 @@ class _Sweep:
         run, key = reply.job.run, reply.job.run.key(self.setup.code)
         if reply.kind == "stop":
             raise SweepError(f"{reply.detail}; what is finished is kept")
-        if reply.kind == "returned" or (reply.kind != "done" and self.is_tried_again(key)):
+        if reply.kind == "returned" or (reply.kind != "done" and self.tries.again(key, reply.detail)):
             self.requeued += 1
             self.queue.appendleft(reply.job)
             what = f"{run.candidate.label} on {run.task}, seed {run.seed}"
@@ -300,19 +302,24 @@ class _Sweep:
         failure = Failure(key, run.candidate.label, run.task, run.seed, reason, timestamp())
         results.record_failure(self.setup.folder, failure)
         self.failures.append(failure)
+        self.failed += 1
         self.say(RunFailed(failure, len(self.store.keys) + len(self.failures), self.rounds.total))
 
-    def is_tried_again(self, key: str) -> bool:
-        """Whether a run that has no result is begun once more; asked once each time."""
-        self.tries[key] += 1
-        return self.tries[key] < TRIES
+    def leave_out(self, jobs: Mapping[str, Job]) -> None:
+        """What earlier calls have set aside of ``jobs`` is not begun again."""
+        self.failures = [failure for key, failure in self.tries.before.items() if key in jobs]
+        self.rounds.failed.update(failure.run for failure in self.failures)
+        if number := len(self.failures):
+            self.say(
+                News(f"left out, since they failed before: {number} of the runs; --retry tries them again")
+            )
 
     def join(self, number: int, seed: int) -> list[Job]:
         """The runs that the first round of a new candidate lacks."""
         jobs = self.rounds.of(number, seed)
         self.store.fetch(jobs)
         self.note_missing(number, jobs)
-        return [job for key, job in jobs.items() if key not in self.store.keys]
+        return self.rounds.lacking(jobs)
 
     def let_go(self, seed: int) -> tuple[Pruned, ...]:
         """Who leaves the race on the ground of the round of ``seed``."""

@@ -33,10 +33,9 @@ from sweeps.queue import Pace
 from sweeps.recipe import load
 from sweeps.study import sweep
 if __name__ == "__main__":
-    recipe, folder, workers, storage = sys.argv[1:]
-    say = lambda event: print(event, flush=True)
-    storage = storage or None
-    sweep(load(recipe), Path(folder), workers=int(workers), storage=storage, pace={PACE}, on_event=say)
+    recipe, folder, workers, storage, *retry = sys.argv[1:]
+    how = {{"workers": int(workers), "storage": storage or None, "pace": {PACE}, "retry": bool(retry)}}
+    sweep(load(recipe), Path(folder), **how, on_event=lambda event: print(event, flush=True))
 """
 
 WORKER = f"""
@@ -59,11 +58,13 @@ class Machine:
     program: str
     words: tuple[str, ...]
     process: subprocess.Popen[bytes] = field(init=False)
+    before: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
+        self.before = len(self.said)
         command = [sys.executable, "-c", self.program, *self.words]
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
@@ -71,6 +72,11 @@ class Machine:
     @property
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def awake(self) -> bool:
+        """Whether it has said anything since it was started."""
+        return len(self.said) > self.before
 
     def kill(self, sign: int = signal.SIGKILL) -> None:
         """Everything that runs on this machine, at once."""

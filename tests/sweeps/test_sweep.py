@@ -15,6 +15,7 @@ import pytest
 
 from blocks.kernels import native
 from sweeps import packs, results, space
+from sweeps.events import News
 from sweeps.pool import use_one_thread
 from sweeps.recipe import Recipe, load, loads
 from sweeps.run import code_hash, execute, runs_of
@@ -287,6 +288,42 @@ def test_one_bad_candidate_does_not_stop_the_others(tmp_path: Path) -> None:
     assert nan["status"].to_list() == ["diverged"]
     assert "step 1" in nan["reason"][0]
     assert nan["acc"].to_list() == nan["chance"].to_list()
+
+    def anew(retry: bool) -> tuple[Outcome, list[str]]:
+        news: list[Event] = []
+        again = sweep(recipe, outcome.folder, workers=1, blocks_file=file, retry=retry, on_event=news.append)
+        return again, [one.text for one in news if isinstance(one, News)]
+
+    again, news = anew(retry=False)
+    assert again.failures == outcome.failures and again.trained == 0
+    assert news == ["left out, since they failed before: 2 of the runs; --retry tries them again"]
+    again, news = anew(retry=True)
+    assert {failure.label for failure in again.failures} == {"w=die", "w=raise"} and again.stored == 2
+    assert len(news) == 2 and all(text.startswith("again: ") for text in news)
+
+
+def test_tries_are_counted_over_restarts(tmp_path: Path) -> None:
+    """A run that was lost once before the sweep was stopped is tried once more and no oftener."""
+    from blocks import BLOCKS
+    from blocks.user import load_blocks
+
+    file = tmp_path / "odd.py"
+    file.write_text(BLOCKS_FILE)
+    recipe = loads(ODD, "odd", ("search.w=[die]",), blocks=BLOCKS | load_blocks(file))
+    folder = tmp_path / "runs" / "odd"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, News):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(recipe, folder, workers=1, blocks_file=file, on_event=stop)
+    assert results.failures(folder) == ()
+    with (folder / "tries.jsonl").open("a") as torn:
+        torn.write('{"run": "')
+    outcome = sweep(recipe, folder, workers=1, blocks_file=file, on_event=stop)
+    assert [failure.label for failure in outcome.failures] == ["w=die"]
+    assert (folder / "tries.jsonl").read_text().count("\n") == 1
 
 
 def test_sampled_candidates_grow_and_are_kept(tmp_path: Path) -> None:
