@@ -34,34 +34,68 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@contextmanager
-def server() -> Iterator[int]:
-    """A running server that lets everybody in; its port. It refuses to be root, so root becomes its user."""
-    where = programs()
-    user = "postgres" if os.geteuid() == 0 else None
-    place = Path(tempfile.mkdtemp(prefix="lab-postgres-"))
-    if user:
-        shutil.chown(place, user)
-    port = free_port()
+class Server:
+    """A server that lets everybody in. It refuses to be root, so root becomes its user."""
 
-    def run(*words: str) -> None:
-        subprocess.run(words, user=user, group=user, cwd=place, check=True, capture_output=True, timeout=300)
+    def __init__(self, place: Path, port: int) -> None:
+        self.place, self.port = place, port
+        self._where = programs()
+        self._user = "postgres" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(place, self._user)
+        data = str(place / "data")
+        self._run("initdb", "-D", data, "-A", "trust", "-U", "lab", "-E", "UTF8", "--no-sync")
 
-    # Files are not synced: this server need not outlive the machine.
-    options = (
-        f"-p {port} -c listen_addresses={','.join(HOSTS)} -c unix_socket_directories= -c fsync=off "
-        "-c max_connections=60 -c shared_buffers=16MB"
-    )
-    data = str(place / "data")
-    try:
-        run(str(where / "initdb"), "-D", data, "-A", "trust", "-U", "lab", "-E", "UTF8", "--no-sync")
-        run(str(where / "pg_ctl"), "-D", data, "-l", str(place / "log"), "-w", "-o", options, "start")
+    def _run(self, program: str, *words: str) -> None:
+        command = (str(self._where / program), *words)
+        user = self._user
+        subprocess.run(
+            command, user=user, group=user, cwd=self.place, check=True, capture_output=True, timeout=300
+        )
+
+    def start(self) -> None:
+        """Return once it answers. Files are not synced: this server need not outlive the machine."""
+        options = (
+            f"-p {self.port} -c listen_addresses={','.join(HOSTS)} -c unix_socket_directories= -c fsync=off "
+            "-c max_connections=60 -c shared_buffers=16MB"
+        )
+        log = str(self.place / "log")
+        self._run("pg_ctl", "-D", str(self.place / "data"), "-l", log, "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """As a crash does it: connections break, what was committed is there at the next start."""
+        self._run("pg_ctl", "-D", str(self.place / "data"), "-m", "immediate", "stop")
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody answers meanwhile."""
+        self.stop()
         try:
-            yield port
+            yield
         finally:
-            run(str(where / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+            self.start()
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server at work, gone with all it holds at the end."""
+    place = Path(tempfile.mkdtemp(prefix="lab-postgres-"))
+    try:
+        one = Server(place, free_port())
+        one.start()
+        try:
+            yield one
+        finally:
+            one.stop()
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def server() -> Iterator[int]:
+    """The port of a server at work."""
+    with running() as one:
+        yield one.port
 
 
 def url(port: int, host: str = HOSTS[0], database: str = "postgres") -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -38,11 +39,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_four_workers_on_two_machines_by_postgresql(tmp_path: Path, undisturbed: Path) -> None:
-    """One worker and the sweep itself are killed; half of the workers do not see the run folder."""
+    """One worker and the sweep itself are killed, then the server is away for a while.
+
+    Half of the workers do not see the run folder.
+    """
     recipe, folder = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny"
     recipe.write_text(TEXT)
-    with postgres.server() as port:
-        here, there = (postgres.url(port, host) for host in postgres.HOSTS)
+    with postgres.running() as server:
+        here, there = (postgres.url(server.port, host) for host in postgres.HOSTS)
         chief = Machine(tmp_path / "sweep.txt", SWEEP, (str(recipe), str(folder), "0", here))
         until(lambda: "Started" in chief.said, [chief])
         workers = [
@@ -62,6 +66,10 @@ def test_four_workers_on_two_machines_by_postgresql(tmp_path: Path, undisturbed:
             chief.kill()
             assert status.read(folder).state == "stopped"
             chief.start()
+            until(lambda: finished(folder) >= 9, machines)
+            with server.away():
+                time.sleep(2.0)
+            assert finished(folder) < RUNS, "it was away while there was something to do"
             for one in (chief, workers[0], workers[1], workers[3]):
                 assert one.end() == 0, one.said
         finally:
@@ -79,11 +87,68 @@ def test_four_workers_on_two_machines_by_postgresql(tmp_path: Path, undisturbed:
             assert work(there, "tiny") == 0, "whoever comes after the end leaves at once"
 
 
-@pytest.mark.parametrize("backend", ["journal", "folder"])
-def test_killed_at_random_nothing_is_lost_doubled_or_different(backend: str, tmp_path: Path) -> None:
+def test_four_workers_by_a_proxy(tmp_path: Path, undisturbed: Path) -> None:
+    """Everybody reaches PostgreSQL by Optuna's proxy alone; a worker is killed, the proxy started anew."""
+    from optuna.storages._grpc.server import make_server
+
+    recipe, folder = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny"
+    recipe.write_text(TEXT.replace("seeds: 3", "seeds: 2"))
+    port = postgres.free_port()
+    with postgres.server() as database, open_storage(postgres.url(database)) as behind:
+        proxy = make_server(behind, "127.0.0.1", port)
+        proxy.start()
+        words = (f"grpc://127.0.0.1:{port}", "tiny")
+        chief = Machine(tmp_path / "sweep.txt", SWEEP, (str(recipe), str(folder), "0", words[0]))
+        machines = [chief]
+        try:
+            until(lambda: "Started" in chief.said, machines)
+            for i, place in enumerate(("", "", "storage", "storage")):
+                machines.append(Machine(tmp_path / f"worker{i}.txt", WORKER, (*words, place, "1")))
+            until(lambda: finished(folder) >= 3, machines)
+            machines.pop().kill()
+            until(lambda: finished(folder) >= 5, machines)
+            proxy.stop(None).wait()
+            assert finished(folder) < 16, "it was away while there was something to do"
+            proxy = make_server(behind, "127.0.0.1", port)
+            proxy.start()
+            for one in machines:
+                assert one.end() == 0, one.said
+        finally:
+            for one in machines:
+                one.kill()
+            proxy.stop(None).wait()
+    assert rows(folder).equals(rows(undisturbed).filter(pl.col("seed") < 2))
+
+
+def test_a_storage_that_stays_away_ends_everybody_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.queue.PATIENCE", 0.5)
+    with postgres.running() as server, open_storage(postgres.url(server.port)) as storage:
+        queue = Queue(storage, "tiny", make=True)
+        with Beat(queue, "x", {}, every=0.05) as beat:
+            with server.away():
+                with pytest.raises(
+                    StorageError, match=r"does not answer .*; what is finished is kept"
+                ) as told:
+                    queue.publish({"job": 1})
+                end = time.monotonic() + 60
+                while beat.lost is None and time.monotonic() < end:
+                    time.sleep(0.02)
+            with pytest.raises(StorageError, match="does not answer"):
+                beat.check()
+        assert "\n" not in str(told.value)
+        assert queue.publish({"job": 1}) is not None, "it is back, and so is the queue"
+
+
+@pytest.mark.parametrize(("backend", "kind"), [("journal", "enumerated"), ("folder", "sampled")])
+def test_killed_at_random_nothing_is_lost_doubled_or_different(
+    backend: str, kind: str, tmp_path: Path, undisturbed: Path
+) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
-    found = faults.play(backend, 4, tmp_path, random.Random(seed), seeds=2)
+    expected = None if kind == "sampled" else undisturbed
+    found = faults.play(backend, 4, tmp_path, random.Random(seed), seeds=2, kind=kind, expected=expected)
     assert found["kills"] == 4
 
 
@@ -223,6 +288,18 @@ def test_a_new_sweep_takes_up_what_the_killed_one_left(queue: Queue, folder: Pat
     assert crowd.busy == 1 and len(queue.tickets()) == 1, "it is not published a second time"
     queue.write(running, "outcome", {"kind": "returned", "detail": "its worker was ended", "seconds": 0.0})
     assert [(reply.kind, reply.job) for reply in answers(crowd, bool)] == [("returned", adopted)]
+
+
+def test_what_failed_while_no_sweep_was_there_is_counted(queue: Queue, folder: Path) -> None:
+    job = jobs()[0]
+    number = queue.publish({"job": plain(job), "code": "code"})
+    assert queue.claim("a") is not None
+    queue.write(number, "outcome", {"kind": "failed", "detail": "RuntimeError: no", "seconds": 1.0})
+    crowd = Crowd(queue, folder, "code", print, QUICK)
+    assert crowd.poll() == [], "nobody has asked for it yet"
+    crowd.submit(job)
+    assert [(one.kind, one.detail) for one in crowd.poll()] == [("failed", "RuntimeError: no")]
+    assert queue.tickets() == []
 
 
 def test_a_second_sweep_is_refused_and_told_how_to_help(queue: Queue, tmp_path: Path) -> None:
