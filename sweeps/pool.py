@@ -305,5 +305,10 @@ def _work(job: Job, setup: Setup, table: Mapping[str, Any]) -> Reply:
         write_run(setup.folder, rows)
         checkpoint.clear()
     except (OSError, ResultsError) as exc:
-        return Reply(job, "stop", f"{setup.folder}: a result cannot be stored ({exc})")
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        return Reply(
+            job,
+            "stop",
+            f"{setup.folder}: a result cannot be stored ({why})",
+        )
     return Reply(job, "done", rows[0]["status"], time.monotonic() - started)
