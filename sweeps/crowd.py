@@ -25,6 +25,9 @@ __all__ = ["Crowd", "Team", "team"]
 LOOK = 0.5
 """Seconds between two looks into the queue, at least; a slow storage is looked into less often."""
 
+IN_VAIN = ("failed", "died")
+"""Outcomes that count as a try: kept until the run is asked for, so that none is forgotten over a restart."""
+
 WORKER = "worker:"
 """Notes of the queue that begin so are the beats of workers."""
 
@@ -68,10 +71,7 @@ class Crowd:
                 self._queue.end(ticket.number, counted=False)
                 continue
             held = _Held(job_of(ticket.notes["job"]), asked=False)
-            if ticket.outcome is None or ticket.outcome["kind"] in (
-                "failed",
-                "died",
-            ):  # counted when asked for
+            if ticket.outcome is None or ticket.outcome["kind"] in IN_VAIN:
                 self._held[ticket.number] = held
             else:
                 self._receive(ticket, held)

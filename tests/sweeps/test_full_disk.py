@@ -35,7 +35,7 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(text)
     (tmp_path / "disk").mkdir()
     words = [*SPACE.split(), SCRIPT, "sh", str(tmp_path / "disk"), sys.executable, SWEEP]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("code 2\n")
     said = (tmp_path / "said").read_text()
