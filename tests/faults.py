@@ -74,6 +74,7 @@ class Field:
         self.folder, self.recipe = place / "runs" / name, place / "tiny.yaml"
         self.recipe.write_text(text)
         self.seen: set[str] = set()
+        self.spared: set[int] = set()  # the ids of those that are let start
         own = "1" if storage and rng.random() < 0.5 else "0" if storage else "2"
         self.words = str(self.recipe), str(self.folder), own, storage
         self.sweep = Machine(place / "sweep.txt", SWEEP, self.words)
@@ -89,7 +90,7 @@ class Field:
             assert ended in (0, -signal.SIGKILL), self.sweep.said
             # At its end with runs set aside: those whose process was killed twice.
             self.sweep.words = (*self.words, "retry") if ended == 0 else self.words
-            self.sweep.start()
+            self.start(self.sweep)
         if self.waiting and "Started" in self.sweep.said:
             self.workers = [Machine(log, WORKER, words) for log, words in self.waiting]
             self.waiting = []
@@ -97,7 +98,14 @@ class Field:
             ended = one.process.poll()
             if ended is not None and not self.whole:
                 assert ended in (0, -signal.SIGKILL), one.said
-                one.start()
+                self.start(one)
+
+    def start(self, one: Machine) -> None:
+        """Again; one time in five it may be struck before it has said anything."""
+        one.start()
+        self.spared.discard(id(one))
+        if self.rng.random() < 0.8:
+            self.spared.add(id(one))
 
     @property
     def whole(self) -> bool:
@@ -126,11 +134,9 @@ class Field:
     def strike(self) -> str | None:
         """Kill, or stop for longer than the grace, one of those that live; who it was.
 
-        Mostly one that is at work, if any is: all would die of starting, since that takes longest.
+        Mostly one that is at work: all would die of starting, which takes longest on a busy machine.
         """
-        every = [self.sweep, *self.workers]
-        if self.rng.random() < 0.8:
-            every = [one for one in every if one.awake]
+        every = [one for one in [self.sweep, *self.workers] if one.awake or id(one) not in self.spared]
         if not every:
             return None
         one = self.rng.choice(every)
