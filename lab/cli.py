@@ -21,6 +21,7 @@ from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
 from lab.compare import compare
 from lab.dashboard import dashboard
+from lab.data.commands import prepare, show, tokenizer
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.genesis.audit import audit
@@ -55,6 +56,7 @@ app = typer.Typer(
     add_completion=False,
 )
 genesis = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+data = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
 def _add(command: Callable[..., None], to: typer.Typer) -> None:
@@ -87,6 +89,15 @@ for _command in (
 for _command in (info, logits, generate, chat, verify, audit, race, recipe):
     _add(_command, genesis)
 
+for _command in (prepare, tokenizer, show):
+    _add(_command, data)
+
+app.add_typer(
+    data,
+    name="data",
+    help="What full-size models learn from: text as token shards, and a tokenizer for it.",
+    epilog="\b\nExamples:\n  lab data prepare corpus --out data/corpus\n  lab data prepare --help",
+)
 app.add_typer(
     genesis,
     name="genesis",

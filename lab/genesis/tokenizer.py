@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.data.tokens import END, START
 from lab.genesis.ids import allowed, check_plain
 from lab.genesis.released import printable
 from lab.terminal import CommandError
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = ["END", "START", "Decoder", "Text", "open_tokenizer"]
-
-START, END = "<|im_start|>", "<|im_end|>"
-"""Of a turn in ChatML. Genesis has them after the last id of its tokenizer, as 50277 and 50278."""
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 

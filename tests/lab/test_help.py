@@ -31,15 +31,17 @@ def below(group: Any, name: str = "") -> dict[str, Any]:
 
 
 COMMANDS = below(get_command(app))
+DATA = ("prepare", "tokenizer", "show")
 GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "recipe")
 
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
         "sweep worker status plan validate score describe blocks tasks sample report dashboard compare pack "
-        "calibrate doctor bench genesis"
+        "calibrate doctor bench genesis data"
     )
-    assert set(COMMANDS) == {*wanted.split(), *(f"genesis {word}" for word in GENESIS)}
+    groups = {f"genesis {word}" for word in GENESIS} | {f"data {word}" for word in DATA}
+    assert set(COMMANDS) == {*wanted.split(), *groups}
 
 
 @pytest.mark.parametrize(
