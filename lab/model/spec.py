@@ -101,8 +101,8 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
             ("train", "rate"),
             f"warms up and decays over {rate.warmup + rate.decay:g} of the steps; at most 1",
         )
-    if spec.data.tokenizer == "bytes" and spec.model.vocab < 256:
-        yield ("model", "vocab"), f"is {spec.model.vocab}; bytes need 256"
+    if spec.data.tokenizer == "bytes" and spec.model.vocab < 257:
+        yield ("model", "vocab"), f"is {spec.model.vocab}; bytes and the end of a document need 257"
 
 
 def schedule_of(spec: Spec, blocks: Blocks = BLOCKS) -> Schedule:

@@ -1,4 +1,4 @@
-"""Prepared tokens, small: ``prepared(texts, ...)`` writes JSONL and prepares it, in shards of 65,536 tokens."""
+"""Prepared tokens, small: ``prepared(texts, ...)`` writes and prepares JSONL, in shards of 65,536 tokens."""
 
 import itertools
 import json
@@ -14,14 +14,12 @@ from lab.data.shards import Tokens, open_tokens
 from lab.data.sources import How
 from lab.data.tokens import Bytes, JsonTokenizer, Tokenizer
 
-WORDS = "der die das und nicht ein Haus Straße naïve \N{GRINNING FACE} <|im_end|> <|endoftext|> <|im_start|>\n".split(
-    " "
-)
+TEXT = "der die das und nicht ein Haus Straße naïve \N{GRINNING FACE} <|im_end|> <|endoftext|> <|im_start|>\n"
 
 
 @pytest.fixture(scope="session")
 def bpe() -> JsonTokenizer:
-    return JsonTokenizer("trained", train_bpe([" ".join(WORDS)] * 3, 300).encode())
+    return JsonTokenizer("trained", train_bpe([TEXT] * 3, 300).encode())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Rows: a pure function of (sources, length, seed, step, index), each row once an epoch, segments and mask right."""
+"""Rows: a pure function of (sources, length, seed, step, index); each once an epoch; segments and mask."""
 
 import random
 from collections import Counter

@@ -52,7 +52,7 @@ def test_a_model_comes_back_from_its_file(name: str, tied: bool, tmp_path: Path)
     [
         ("train.micro=3", "it must divide the batch of 8 rows"),
         ("train.rate={warmup: 0.6, decay: 0.6}", "over 1.2 of the steps; at most 1"),
-        ("model.vocab=255", "bytes need 256"),
+        ("model.vocab=256", "bytes and the end of a document need 257"),
         ("model.schedule=gdnn", "did you mean 'gdn'"),
         ("model.shape.heads=3", "choose dim, heads or the expansion"),
         ("train.rate.shape=wsdd", "did you mean 'wsd'?"),
