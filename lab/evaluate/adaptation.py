@@ -1,7 +1,7 @@
 """How a model is trained at evaluation time: settings as data, the parameters' rates, one step.
 
-This is ``eval_ttt``, fine-tuning of the model on the text that it is scored on. The block ``ttt``, a layer that
-learns while it reads, is another thing. B rows a step, T tokens of a row.
+This is ``eval_ttt``, fine-tuning of the model on the text that it is scored on. The block ``ttt``, a layer
+that learns while it reads, is another thing. B rows a step, T tokens of a row.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class AdaptationError(ValueError):
 class Adaptation(BaseModel):
     """Settings of test-time training.
 
-    chunk: targets that are scored before the model learns from them (score-first alone). epochs: passes over
-    what is learnt from. lr: the rate; cosine: it falls to 0 as half a cosine, over the chunks (score-first) or
-    the steps. optimiser: AdamW without weight decay, or SGD with momentum 0.9. rates: factors of the rate by a
-    pattern of parameter names, the first that fits counts, 0 freezes; names are such as
-    ``layers.3.channel.out.weight``, ``layers.3.linear.norm.weight``, ``embedding.weight``. row, batch: tokens of
-    a row, rows of a step. clip: of the gradient's norm. reset: every document begins with the weights of the
-    file, and is scored with nothing else in sight (score-first alone).
+    chunk: targets that are scored before the model learns from them (score-first alone). epochs: passes
+    over what is learnt from. lr: the rate; cosine: it falls to 0 as half a cosine, over the chunks
+    (score-first) or the steps. optimiser: AdamW without weight decay, or SGD with momentum 0.9. rates:
+    factors of the rate by a pattern of parameter names, the first that fits counts, 0 freezes; names are such
+    as ``layers.3.channel.out.weight``, ``layers.3.linear.norm.weight``, ``embedding.weight``. row, batch:
+    tokens of a row, rows of a step. clip: of the gradient's norm. reset: every document begins with the
+    weights of the file, and is scored with nothing else in sight (score-first alone).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -113,9 +113,7 @@ def _named(model: LanguageModel, schedule: Schedule) -> Iterator[tuple[str, nn.P
         yield name, parameter
 
 
-def optimiser_of(
-    model: LanguageModel, schedule: Schedule, plan: Adaptation
-) -> torch.optim.Optimizer:
+def optimiser_of(model: LanguageModel, schedule: Schedule, plan: Adaptation) -> torch.optim.Optimizer:
     """An optimiser whose groups keep their factor as ``factor``. Raises AdaptationError for idle patterns."""
     groups: dict[float, list[nn.Parameter]] = {}
     used, names = set(), []

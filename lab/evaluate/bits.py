@@ -7,7 +7,7 @@ float64. The unit does not hang on the tokenizer: a text costs what it costs, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,7 +21,10 @@ from blocks.model import LanguageModel, ModelState
 from lab.evaluate.text import Piece, Text
 from lab.evaluate.windows import Span, WindowError, spans
 
-__all__ = ["Losses", "Passes", "Windows", "bits_per_byte", "by_context", "score", "score_span"]
+__all__ = ["Losses", "Passes", "Tick", "Windows", "bits_per_byte", "by_context", "score", "score_span"]
+
+Tick = Callable[[int], None]
+"""Told how many targets more have been scored."""
 
 LOGITS = 2**25
 """Logits held at a time (128 MiB in float32)."""
@@ -67,7 +70,9 @@ def bits_per_byte(nats: float, size: int) -> float:
 
 
 @torch.no_grad()
-def score(model: LanguageModel, text: Text, how: Windows | Passes) -> Losses:
+def score(
+    model: LanguageModel, text: Text, how: Windows | Passes, tick: Tick = lambda scored: None
+) -> Losses:
     """The loss of every target of ``text``, each scored once.
 
     >>> score(model, text, Windows(2048, 64)).nats.sum()
@@ -78,8 +83,10 @@ def score(model: LanguageModel, text: Text, how: Windows | Passes) -> Losses:
         context.append(np.zeros(1, dtype=np.int64))
     model.eval()
     for piece in text.pieces():
-        n = len(piece.targets)
-        one = score_span(model, piece, 0, n, how) if isinstance(how, Windows) else _pass(model, piece, how)
+        if isinstance(how, Windows):
+            one = score_span(model, piece, 0, len(piece.targets), how, tick)
+        else:
+            one = _pass(model, piece, how, tick)
         nats.append(one.nats)
         context.append(one.context)
     found = Losses(np.concatenate(nats), np.concatenate(context))
@@ -88,7 +95,14 @@ def score(model: LanguageModel, text: Text, how: Windows | Passes) -> Losses:
 
 
 @torch.no_grad()
-def score_span(model: LanguageModel, piece: Piece, begin: int, end: int, how: Windows) -> Losses:
+def score_span(
+    model: LanguageModel,
+    piece: Piece,
+    begin: int,
+    end: int,
+    how: Windows,
+    tick: Tick = lambda scored: None,
+) -> Losses:
     """The targets [begin, end) of a piece, each scored once; windows may read back before ``begin``."""
     nats, context = np.zeros(end - begin), np.zeros(end - begin, dtype=np.int64)
     times = np.zeros(end - begin, dtype=np.int64)
@@ -102,6 +116,7 @@ def score_span(model: LanguageModel, piece: Piece, begin: int, end: int, how: Wi
             nats[place] = nats_T[span.first - span.start :]
             context[place] = np.arange(span.first - span.start, span.stop - span.start) + 1
             times[place] += 1
+        tick(sum(span.stop - span.first for span in batch))
     assert (times == 1).all(), "every target is scored once"
     return Losses(nats, context)
 
@@ -119,22 +134,21 @@ def _batches(windows: Iterator[Span], vocab: int) -> Iterator[Sequence[Span]]:
             yield batch
 
 
-def _pass(model: LanguageModel, piece: Piece, how: Passes) -> Losses:
+def _pass(model: LanguageModel, piece: Piece, how: Passes, tick: Tick) -> Losses:
     state: ModelState | None = None
     nats = []
     for at in range(0, len(piece.inputs), how.chunk):
         place = slice(at, at + how.chunk)
         logits_BTV, state = model(torch.from_numpy(piece.inputs[place])[None], state)
         nats.append(_nats(logits_BTV, torch.from_numpy(piece.targets[place])[None])[0])
+        tick(len(nats[-1]))
     found = np.concatenate(nats)
     return Losses(found, np.arange(len(found)) + 1)
 
 
 def _nats(logits_BTV: Tensor, targets_BT: Tensor) -> np.ndarray:
     """The loss at each position, float64 [B, T]."""
-    flat = F.cross_entropy(
-        at_least_fp32(logits_BTV).flatten(0, 1), targets_BT.flatten(), reduction="none"
-    )
+    flat = F.cross_entropy(at_least_fp32(logits_BTV).flatten(0, 1), targets_BT.flatten(), reduction="none")
     return flat.view(targets_BT.shape).double().numpy()
 
 

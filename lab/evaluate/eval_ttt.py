@@ -17,10 +17,10 @@ import numpy as np
 from blocks.model import LanguageModel
 from blocks.schedule import Schedule
 from lab.evaluate.adaptation import Adaptation, cosine, learn, optimiser_of, rows_of
-from lab.evaluate.bits import Losses, Windows, score, score_span
+from lab.evaluate.bits import Losses, Tick, Windows, score, score_span
 from lab.evaluate.text import Text, TextError
 
-__all__ = ["Adapted", "LEAK", "leaks", "score_first", "train_then_score_contaminated"]
+__all__ = ["LEAK", "Adapted", "leaks", "score_first", "train_then_score_contaminated"]
 
 LEAK = 1e-4
 """Nats of one target that rounding cannot make and that learning from a text exceeds."""
@@ -36,7 +36,12 @@ class Adapted:
 
 
 def score_first(
-    model: LanguageModel, schedule: Schedule, text: Text, how: Windows, plan: Adaptation
+    model: LanguageModel,
+    schedule: Schedule,
+    text: Text,
+    how: Windows,
+    plan: Adaptation,
+    tick: Tick = lambda scored: None,
 ) -> Adapted:
     """Score chunk after chunk, and learn from each after it is scored; ``model`` itself stays as it is.
 
@@ -63,18 +68,21 @@ def score_first(
             work.load_state_dict(model.state_dict())
             optimiser = optimiser_of(work, schedule, plan)
         work.eval()
-        parts.append(score_span(work, piece, begin, end, how))
+        parts.append(score_span(work, piece, begin, end, how, tick))
         rate = cosine(k / (len(chunks) - 1)) if plan.cosine and len(chunks) > 1 else 1.0
         steps += learn(work, optimiser, rows_of(piece, begin, end, plan.row), plan, False, rate)
-    nats, context = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("nats", "context")
-    )
+    nats, context = (np.concatenate([getattr(part, name) for part in parts]) for name in ("nats", "context"))
     assert len(nats) == len(text.ids), "every target is scored once"
     return Adapted(Losses(nats, context), work, steps)
 
 
 def train_then_score_contaminated(
-    model: LanguageModel, schedule: Schedule, text: Text, how: Windows, plan: Adaptation
+    model: LanguageModel,
+    schedule: Schedule,
+    text: Text,
+    how: Windows,
+    plan: Adaptation,
+    tick: Tick = lambda scored: None,
 ) -> Adapted:
     """CONTAMINATED: learn the text for ``plan.epochs`` passes, then score the very same text.
 
@@ -84,7 +92,7 @@ def train_then_score_contaminated(
     optimiser = optimiser_of(work, schedule, plan)
     rows = [row for piece in text.pieces() for row in rows_of(piece, 0, len(piece.targets), plan.row)]
     steps = learn(work, optimiser, rows, plan, plan.cosine)
-    return Adapted(score(work, text, how), work, steps)
+    return Adapted(score(work, text, how, tick), work, steps)
 
 
 def leaks(procedure: Callable[[Text], Losses], text: Text, at: int, seed: int = 0) -> bool:

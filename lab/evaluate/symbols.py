@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from blocks.base import Shape
 from blocks.model import LanguageModel
 from blocks.schedule import Schedule
 from lab.evaluate.text import Tokenizer, known_separator
+from lab.model.form import Spec
+from lab.model.spec import shape_of
 from synthetics.base import IGNORE, Task, TaskError
 from synthetics.difficulty import profile
 from synthetics.fit import Fit, Trainer, Training, fit
@@ -60,8 +61,8 @@ def symbols(task: Task, tokenizer: Tokenizer, vocab: int) -> np.ndarray:
     ids = list(dict.fromkeys(code[0] for code in coded if len(code) == 1 and code[0] < vocab))
     if task.vocab > len(ids):
         raise TaskError(
-            f"{show_task(task)} has {task.vocab} symbols, and the model's tokenizer writes {len(ids)} printable "
-            f"characters as one token each; give {task.name} a vocab of at most that"
+            f"{show_task(task)} has {task.vocab} symbols, and the model's tokenizer writes {len(ids)} "
+            f"printable characters as one token each; give {task.name} a vocab of at most that"
         )
     return np.array(ids[: task.vocab], dtype=np.int64)
 
@@ -95,7 +96,7 @@ def ask(model: LanguageModel, tokenizer: Tokenizer, task: Task, examples: int) -
         logits_BTV = model(rows)[0][:, lead:]
         best.append(logits_BTV.argmax(-1))
         best_among.append(logits_BTV[..., ids].argmax(-1))
-    wanted_NT = np.where(batch.targets == IGNORE, IGNORE, ids[batch.targets])
+    wanted_NT = np.where(batch.targets == IGNORE, IGNORE, ids[np.maximum(batch.targets, 0)])
     level = profile(task)
     return Untrained(
         acc=accuracy(torch.cat(best).numpy(), wanted_NT),
@@ -109,7 +110,7 @@ def ask(model: LanguageModel, tokenizer: Tokenizer, task: Task, examples: int) -
 def fit_both(
     model: LanguageModel,
     schedule: Schedule,
-    shape: Shape,
+    spec: Spec,
     tokenizer: Tokenizer,
     task: Task,
     training: Training,
@@ -120,15 +121,24 @@ def fit_both(
     The former begins with the trunk, and with the rows of embedding and head that belong to the symbols.
     """
     check(task, training=True)
-    ids = torch.from_numpy(symbols(task, tokenizer, model.embedding.num_embeddings))
+    shape = shape_of(spec)
     trainer = Trainer(schedule, shape, task, training, seed)
-    ours = trainer.model
-    assert isinstance(ours, LanguageModel)
-    with torch.no_grad():
-        ours.stack.load_state_dict(model.stack.state_dict())
-        ours.norm.load_state_dict(model.norm.state_dict())
-        ours.embedding.weight.copy_(model.embedding.weight[ids])
-        ours.head.weight.copy_(model.head.weight[ids])
+    assert isinstance(trainer.model, LanguageModel)
+    _begin_with(trainer.model, model, symbols(task, tokenizer, spec.model.vocab), spec.model.mup)
     while not trainer.done:
         trainer.advance()
     return trainer.finish(), fit(schedule, shape, task, training, seed)
+
+
+@torch.no_grad()
+def _begin_with(ours: LanguageModel, trained: LanguageModel, ids: np.ndarray, mup: int | None) -> None:
+    """Give ``ours``, of a task's symbols, the trunk of ``trained`` and its rows of ``ids``: the same logits.
+
+    Where the logits of ``trained`` are multiplied by mup / D, as in ``blocks.mup``, the rows of the head are.
+    """
+    rows = torch.from_numpy(ids)
+    ours.stack.load_state_dict(trained.stack.state_dict())
+    ours.norm.load_state_dict(trained.norm.state_dict())
+    ours.embedding.weight.copy_(trained.embedding.weight[rows])
+    factor = 1.0 if mup is None else mup / trained.embedding.embedding_dim
+    ours.head.weight.copy_(factor * trained.head.weight[rows])

@@ -18,7 +18,17 @@ import numpy as np
 if TYPE_CHECKING:
     from lab.data.shards import Tokens
 
-__all__ = ["Piece", "Text", "TextError", "Tokenizer", "cut", "documents_of", "encode", "prepared", "read_file"]
+__all__ = [
+    "Piece",
+    "Text",
+    "TextError",
+    "Tokenizer",
+    "cut",
+    "documents_of",
+    "encode",
+    "prepared",
+    "read_file",
+]
 
 
 class TextError(ValueError):
@@ -32,6 +42,8 @@ class Tokenizer(Protocol):
     def vocab(self) -> int: ...
     @property
     def separator(self) -> int | None: ...
+    @property
+    def digest(self) -> str: ...
     def encode(self, text: str) -> list[int]: ...
     def decode(self, ids: Any) -> str: ...
 
@@ -68,7 +80,7 @@ class Text:
             raise TextError(f"{self.name} is empty; at least one byte is needed to have bits per byte")
         if int(self.ids.max()) >= self.vocab:
             raise TextError(
-                f"{self.name} has token id {int(self.ids.max())}; the model knows the ids below {self.vocab}, "
+                f"{self.name} has token id {int(self.ids.max())}; the model knows those below {self.vocab}, "
                 "so it was tokenized for another one"
             )
 

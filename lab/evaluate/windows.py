@@ -40,7 +40,8 @@ def spans(begin: int, end: int, window: int, stride: int) -> Iterator[Span]:
         raise WindowError(f"the window is {window} tokens; it must hold at least 1")
     if not 1 <= stride <= window:
         raise WindowError(
-            f"the stride is {stride}; it must lie between 1 and the window of {window}, or targets are left out"
+            f"the stride is {stride}; it must lie between 1 and the window of {window}, or targets "
+            "are left out"
         )
     first = begin
     while first < end:

@@ -145,6 +145,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "dashboard window --port 65536": ("--port", "'65536'", "65535"),
     "bench --only blocs": ("--only is 'blocs'", "blocks", "startup"),
     "bench --repeats 0": ("--repeats", "'0'", "1"),
+    "eval none.safetensors": ("none.safetensors", "cannot be read"),
+    "eval garbage.yaml": ("garbage.yaml", "safetensors"),
     "doctor --blocks none.py": ("none.py",),
     "blocks --blocks nothing.py": ("nothing.py", "@dataclass"),
 }

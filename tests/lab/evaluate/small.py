@@ -23,7 +23,7 @@ train: {steps: 10, batch: 8}
 class Bytes:
     """The embedded tokenizer: a byte is its own id, and 256 ends a document."""
 
-    vocab, separator, name = 257, 256, "bytes"
+    vocab, separator, name, digest = 257, 256, "bytes", ""
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

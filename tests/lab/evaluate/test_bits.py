@@ -1,4 +1,4 @@
-"""Bits per byte: every target once whatever the window, and all ways of scoring agree where they see the same."""
+"""Bits per byte: every target once whatever the window, and all ways of scoring what is seen agree."""
 
 import math
 
@@ -21,7 +21,9 @@ def test_every_target_is_scored_once_for_any_length_window_stride_and_beginning(
             for begin in (0, 1, 5, 13):
                 for end in range(begin, begin + 30):
                     found = list(spans(begin, end, window, stride))
-                    assert [i for span in found for i in range(span.first, span.stop)] == list(range(begin, end))
+                    assert [i for span in found for i in range(span.first, span.stop)] == list(
+                        range(begin, end)
+                    )
                     for span in found:
                         assert span.stop - span.start <= window and 0 <= span.start <= span.first
                         # Nothing is predicted from less than it could be.
@@ -85,7 +87,9 @@ def test_a_uniform_model_takes_eight_bits_a_byte_and_the_separators() -> None:
     torch.nn.init.zeros_(model.head.weight)
     text = encode("words", ["äöü and more"], Bytes(), 256)
     assert text.size == len("äöü and more".encode()) and text.separator is None
-    assert bits_per_byte(score(model, text, Windows(4, 2)).nats.sum(), text.size) == pytest.approx(8, abs=1e-6)
+    assert bits_per_byte(score(model, text, Windows(4, 2)).nats.sum(), text.size) == pytest.approx(
+        8, abs=1e-6
+    )
     model, _ = model_of()
     torch.nn.init.zeros_(model.head.weight)
     text = encode("words", ["one", "two"], Bytes(), 257, closed=True)

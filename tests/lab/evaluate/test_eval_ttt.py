@@ -44,7 +44,9 @@ def test_learning_helps_on_what_repeats_and_leaves_the_model_alone() -> None:
     text = prose()
     plain = score(model, text, HOW).nats
     adapted = score_first(model, schedule, text, HOW, PLAN)
-    assert np.array_equal(adapted.losses.nats[:64], plain[:64]), "the first chunk is scored by the model itself"
+    assert np.array_equal(adapted.losses.nats[:64], plain[:64]), (
+        "the first chunk is scored by the model itself"
+    )
     assert adapted.losses.nats[64:].mean() < plain[64:].mean() - 0.1
     contaminated = train_then_score_contaminated(
         model, schedule, text, HOW, PLAN.model_copy(update={"epochs": 4})
