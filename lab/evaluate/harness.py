@@ -61,7 +61,7 @@ def check_installed() -> None:
     """Raise HarnessError where lm-eval is not installed."""
     if find_spec("lm_eval") is None:
         raise HarnessError(
-            "--tasks needs the package lm-eval (about 500 MB with what it needs); install it with "
+            "--tasks needs the package lm-eval (about 475 MB with what it needs); install it with "
             'pip install "hybrid-architecture-lab[eval]"'
         )
 

@@ -120,7 +120,7 @@ def test_a_text_is_cut_between_letters_and_nothing_is_lost() -> None:
 def test_texts_that_cannot_be_scored() -> None:
     with pytest.raises(TextError, match="is empty"):
         encode("nothing", [""], Bytes(), 257)
-    with pytest.raises(TextError, match="token id 256; the model knows the ids below 256"):
+    with pytest.raises(TextError, match="token id 256; the model knows those below 256"):
         Text("other", np.array([1, 256]), 1, 256, None)
     with pytest.raises(TextError, match="no separator"):
         encode("two", ["a", "b"], Bytes(), 256)

@@ -58,7 +58,7 @@ def test_learning_helps_on_what_repeats_and_leaves_the_model_alone() -> None:
 def test_score_first_scores_what_score_scores_where_nothing_is_learnt() -> None:
     model, schedule = model_of()
     still = Adaptation(chunk=10, lr=1e-30, row=8)
-    for text in (random_text(75, 1), random_text(75, 2, apart=True), random_text(75, 3, separator=False)):
+    for text in (random_text(40, 2, apart=True), random_text(40, 3, separator=False)):
         plain = score(model, text, Windows(12, 1))
         found = score_first(model, schedule, text, Windows(12, 1), still).losses
         np.testing.assert_allclose(found.nats, plain.nats, atol=2e-5)
