@@ -155,16 +155,15 @@ def _nats(logits_BTV: Tensor, targets_BT: Tensor) -> np.ndarray:
 def by_context(losses: Losses) -> list[dict[str, float | int]]:
     """Mean loss by how many inputs a target was predicted from, in octaves: 1, 2 to 3, 4 to 7, ...
 
-    ``from`` and ``to`` are inputs, the target's own predecessor being the first; ``nats`` and ``bits`` are of
-    one token.
+    ``from`` and ``to`` are the fewest and the most inputs of the row, the target's own predecessor being the
+    first; ``nats`` and ``bits`` are of one token.
     """
     rows = []
     octave_N = np.frexp(losses.context.astype(np.float64))[1]  # 0 for 0, 1 for 1, 2 for 2 to 3
     for octave in np.unique(octave_N):
         among = octave_N == octave
         nats = float(losses.nats[among].mean())
-        low, high = (0, 0) if octave == 0 else (2 ** (int(octave) - 1), 2 ** int(octave) - 1)
-        high = min(high, int(losses.context[among].max()))
+        low, high = int(losses.context[among].min()), int(losses.context[among].max())
         rows.append(
             {"from": low, "to": high, "targets": int(among.sum()), "nats": nats, "bits": nats / math.log(2)}
         )

@@ -92,7 +92,7 @@ def _ttt(found: Document) -> str:
         notes.append(f"{label}: {plural(one['steps'], 'step')}; {_LEAK[one['leaks']]}.")
     if "contaminated" in found:
         notes.append(
-            "CONTAMINATED learnt the text before scoring it: its figure is none of bits per byte. What it "
+            "CONTAMINATED learnt the text before scoring it: its figure is none of bits per byte.\nWhat it "
             "gains on the text beyond what it gains on the fresh share is learnt by heart."
         )
     header = ("", "bits per byte", "change", "of the fresh share", "change")
@@ -117,7 +117,7 @@ def _synthetic(rows: list[Document]) -> str:
             cells += [percent(row["fit"][kind]["acc"]) for kind in ("trained", "scratch")]
         body.append((row["task"], *cells))
     told = [
-        "Asked in printable characters of the model's own, without training. Right: the likeliest of all ids "
+        "Asked in printable characters of the model's own, without training.\nRight: the likeliest of all ids "
         "is the answer; among symbols: the likeliest of the task's ids is."
     ]
     if fitted:
@@ -145,7 +145,7 @@ def _tasks(rows: list[Document]) -> str:
             cells.append(f"{CARD[row['task']] / 100:.4f}" if listed else "-")
         body.append(cells)
     note = (
-        "Card: what Genesis-152M's model card states of its own weights, measured by LightEval, whose "
+        "Card: what Genesis-152M's model card states of its own weights, measured by LightEval, whose\n"
         "prompts and normalisation of answers are others: figures of the same weights may differ."
     )
     return "\n\n".join((table(header, body), *((note,) if carded else ())))

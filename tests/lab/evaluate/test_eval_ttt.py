@@ -1,5 +1,6 @@
 """Test-time training: what is scored first does not know what comes later, and what does is found out."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,9 @@ from lab.evaluate.adaptation import (
     Adaptation,
     AdaptationError,
     adaptation,
+    learn,
     optimiser_of,
+    rows_of,
 )
 from lab.evaluate.bits import Windows, score
 from lab.evaluate.eval_ttt import leaks, score_first, train_then_score_contaminated
@@ -98,6 +101,20 @@ def test_rates_reach_the_parameters_they_name() -> None:
         factors(Adaptation(rates={"layrs.*": 1.0}))
     with pytest.raises(AdaptationError, match="every parameter is frozen"):
         factors(Adaptation(rates={"*": 0.0}))
+
+
+def test_a_rate_of_three_moves_three_times_as_far() -> None:
+    model, schedule = model_of()
+    rows = rows_of(prose(1).pieces()[0], 0, 32, 32)
+
+    def moved(rates: dict[str, float]) -> torch.Tensor:
+        work = copy.deepcopy(model)
+        plan = Adaptation(optimiser="sgd", lr=1e-2, clip=1e9, rates=rates)
+        assert learn(work, optimiser_of(work, schedule, plan), rows, plan, falling=False) == 1
+        return (work.embedding.weight - model.embedding.weight).detach()
+
+    assert moved({}).abs().max() > 0
+    torch.testing.assert_close(moved({"embedding.*": 3.0}), 3 * moved({}), atol=1e-7, rtol=1e-4)
 
 
 def test_a_frozen_layer_stays_and_the_others_learn() -> None:

@@ -69,7 +69,7 @@ def test_what_the_model_goes_on_with_is_greedy_and_ends_at_a_stop() -> None:
         for parameter in model.stack.parameters():
             parameter.zero_()
     assert go_on(model, Bytes(), [0x61], [], 3) == "\x02\x03\x04"
-    assert go_on(model, Bytes(), [0x61], ["\x05", "\x04"], 10) == "\x02\x03"
+    assert go_on(model, Bytes(), [0x61], ["\x03\x04", "\x04"], 10) == "\x02"
     (_, greedy), (_, other) = continuations(model, [([0x61], [2, 3, 4]), ([0x61], [2, 3, 5])], 8)
     assert greedy and not other
 

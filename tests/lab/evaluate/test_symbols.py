@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from blocks.model import LanguageModel
-from lab.evaluate.symbols import LOOK_UPS, ask, check, fit_both, symbols
-from lab.model.spec import loads
+from lab.evaluate.symbols import LOOK_UPS, _begin_with, ask, check, fit_both, symbols
+from lab.model.spec import loads, shape_of
 from synthetics.base import TaskError
 from synthetics.fit import Trainer, Training
 from synthetics.protocol import parse_task
@@ -56,18 +56,19 @@ def test_who_knows_the_rule_is_always_right_and_who_does_not_is_at_chance() -> N
     assert 0.1 < other.chance < 0.5
 
 
-def test_training_begins_with_the_logits_of_the_trained_model() -> None:
-    from lab.evaluate.symbols import _begin_with
-    from lab.model.spec import shape_of
-
+@pytest.mark.parametrize(("mup", "factor"), [(None, 1.0), (8, 0.5)])
+def test_training_begins_with_the_logits_of_the_trained_model(mup: int | None, factor: float) -> None:
     model, schedule = model_of()
+    torch.nn.init.normal_(model.get_parameter("norm.weight"))  # as after a training, and not all ones
     ids = symbols(RECALL, Bytes(), 257)
     ours = Trainer(schedule, shape_of(loads(SPEC)), RECALL, Training(steps=1, eval_every=1), 0).model
     assert isinstance(ours, LanguageModel)
-    _begin_with(ours, model, ids, None)
+    _begin_with(ours, model, ids, mup)
     rows = torch.from_numpy(draw(RECALL, "test", 0, 4).inputs)
     with torch.no_grad():
-        torch.testing.assert_close(ours(rows)[0], model(torch.from_numpy(ids)[rows])[0][..., ids])
+        said = model(torch.from_numpy(ids)[rows])[0][..., ids]
+        # A model of base width 8 multiplies its logits by 8/16; a task's has none of that.
+        torch.testing.assert_close(ours(rows)[0], factor * said)
 
 
 def test_a_trunk_that_has_learnt_the_task_keeps_what_it_knows() -> None:
