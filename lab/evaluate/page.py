@@ -117,8 +117,8 @@ def _synthetic(rows: list[Document]) -> str:
             cells += [percent(row["fit"][kind]["acc"]) for kind in ("trained", "scratch")]
         body.append((row["task"], *cells))
     told = [
-        "Asked in printable characters of the model's own, without training.\nRight: the likeliest of all ids "
-        "is the answer; among symbols: the likeliest of the task's ids is."
+        "Asked in printable characters of the model's own, without training.\nRight: the likeliest of all "
+        "ids is the answer; among symbols: the likeliest of the task's ids is."
     ]
     if fitted:
         told.append(
