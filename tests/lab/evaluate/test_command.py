@@ -71,7 +71,9 @@ def test_test_time_training_has_both_forms_side_by_side(place: Path, answer) -> 
     assert found["score_first"]["leaks"] is False and found["contaminated"]["leaks"] is True
     assert found["contaminated"]["contaminated_bits_per_byte"] < found["bits_per_byte"]
     assert "bits_per_byte" not in found["contaminated"]
-    assert found["bytes"] + found["fresh"]["bytes"] == len((STORY * 6).encode())
+    size = len((STORY * 6).encode())
+    assert found["bytes"] + found["fresh"]["bytes"] == size
+    assert found["fresh"]["bytes"] == pytest.approx(0.2 * size, abs=2)
     assert found["contaminated"]["settings"]["rates"]["*.channel.out.*"] == 3.0
     page = answer("eval", "model.safetensors", "--text", "story.txt", "--ttt", "--set", "reset=true")
     assert "score-first" in page and "weights are reset" in page and "CONTAMINATED" not in page
