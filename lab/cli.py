@@ -24,6 +24,7 @@ from lab.dashboard import dashboard
 from lab.data.commands import prepare, show, tokenizer
 from lab.describe import describe
 from lab.doctor import doctor
+from lab.evaluate.command import evaluate
 from lab.genesis.audit import audit
 from lab.genesis.chat import chat
 from lab.genesis.generate_command import generate
@@ -59,10 +60,10 @@ genesis = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add
 data = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
-def _add(command: Callable[..., None], to: typer.Typer) -> None:
-    """Register ``command``; the Examples of its docstring become the end of its help, line for line."""
+def _add(command: Callable[..., None], to: typer.Typer, name: str | None = None) -> None:
+    """Register ``command``, by its own name unless one is given; its Examples end its help, line for line."""
     text, _, examples = (inspect.getdoc(command) or "").partition("\n\nExamples:\n")
-    to.command(help=text, epilog=f"\b\nExamples:\n{examples}")(command)
+    to.command(name, help=text, epilog=f"\b\nExamples:\n{examples}")(command)
 
 
 for _command in (
@@ -85,6 +86,8 @@ for _command in (
     bench,
 ):
     _add(_command, app)
+
+_add(evaluate, app, "eval")  # a word that Python has taken
 
 for _command in (info, logits, generate, chat, verify, audit, race, recipe):
     _add(_command, genesis)

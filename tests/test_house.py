@@ -59,6 +59,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "LOG.md",
+    "docs/evaluation.md",
     "docs/genesis.md",
     "docs/spread.md",
     "docs/trust.md",

@@ -169,6 +169,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "data show nowhere": ("no folder nowhere", "lab data prepare"),
     "data show notours": ("notours", "manifest.json", "lab data prepare"),
     "data show notours --split test": ("--split is 'test'", "train or valid"),
+    "eval none.safetensors": ("none.safetensors", "cannot be read"),
+    "eval garbage.yaml": ("garbage.yaml", "safetensors"),
     "doctor --blocks none.py": ("none.py",),
     "blocks --blocks nothing.py": ("nothing.py", "@dataclass"),
 }
