@@ -43,6 +43,7 @@ tasks: lite
 train: {lr: [1e-3, 1e-2], extrapolate: [2, 4], precision: bf16, kernel: torch}
 halving: true
 score: steps
+objective: [score, flops]
 """
 
 BASES: dict[str, str] = {
@@ -53,7 +54,7 @@ BASES: dict[str, str] = {
 
 _WORDS = (
     "name pattern schedules depth shape tasks search baseline match constraints train seeds first_seed "
-    "halving trials score margin pruning dim heads norm task steps batch eval_every lr weight_decay "
+    "halving trials objective score margin pruning dim heads norm task steps batch eval_every lr weight_decay "
     "warmup clip precision kernel eval_examples stop threshold extrapolate params state flops by within "
     "length all auc attn fox gdn gla linear ttt swiglu mlp sparse window expand_k expand_v conv expand "
     "k_ratio recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite "
