@@ -1,0 +1,51 @@
+// The report: draws what comes into view, then the rest when nothing else is to do; keeps rows; takes keys.
+const waiting = new Map([...document.querySelectorAll("script[data-figure]")].map((one) => [one.dataset.figure, one]));
+
+const parsed = (data) => JSON.parse(data.textContent);
+
+function draw(id) {
+  const data = waiting.get(id);
+  if (!data) return;
+  waiting.delete(id);
+  const figure = parsed(data);
+  onAxis(figure, id);
+  Plotly.newPlot(id, figure.data, figure.layout, figure.config);
+}
+
+function drawAll() {
+  for (const id of [...waiting.keys()]) draw(id);
+}
+
+// One figure at a time, so that a key or a click never waits for more than one.
+function drawNext() {
+  const [id] = waiting.keys();
+  if (!id) return;
+  draw(id);
+  idle(drawNext);
+}
+
+const idle = window.requestIdleCallback || ((task) => setTimeout(task, 30)); // Safari has none
+
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) draw(entry.target.id);
+}, { rootMargin: "300px" });
+for (const [id, data] of waiting) {
+  const element = document.getElementById(id);
+  element.style.minHeight = `${data.dataset.height}px`; // the page does not move when it is drawn
+  seen.observe(element);
+}
+window.addEventListener("load", () => idle(drawNext));
+window.addEventListener("beforeprint", drawAll);
+
+document.addEventListener("change", (event) => {
+  const id = event.target.dataset.axisOf;
+  if (!id) return;
+  const figure = parsed(document.querySelector(`script[data-figure="${id}"]`));
+  onAxis(figure, id);
+  waiting.delete(id);
+  Plotly.react(id, figure.data, figure.layout, figure.config);
+});
+
+document.addEventListener("keydown", (event) => {
+  if ((event.key === "j" || event.key === "k") && isOurs(event)) jump(event.key === "j" ? 1 : -1);
+});
