@@ -22,6 +22,7 @@ from analysis.tables import Board, natural, one_number
 from analysis.words import value_text
 
 __all__ = [
+    "DASHES",
     "GRID",
     "INK",
     "LISTED",

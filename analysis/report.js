@@ -49,3 +49,15 @@ document.addEventListener("change", (event) => {
 document.addEventListener("keydown", (event) => {
   if ((event.key === "j" || event.key === "k") && isOurs(event)) jump(event.key === "j" ? 1 : -1);
 });
+
+// The rows are gzip in base64, unpacked when they are asked for.
+const keep = document.querySelector("#keep-rows");
+if (keep) keep.onclick = async () => {
+  const packed = Uint8Array.from(atob(document.querySelector("#rows").textContent), (sign) => sign.charCodeAt(0));
+  const text = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([await new Response(text).blob()], { type: "text/csv" }));
+  link.download = `${keep.dataset.name}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+};

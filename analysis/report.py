@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
 
-from analysis import front, plots, sections
+from analysis import front, plots, ratio, rows, sections
 from analysis.fragments import Part, e, embedded, embedded_json
 from analysis.marginal import Importance, marginals
 from analysis.marginal_section import effects
@@ -59,6 +59,8 @@ class Asked:
 def write(folder: Path, out: Path | None = None, importance: Importance | None = None) -> Path:
     """Write the report of a run folder and return its path: ``out``, else ``report.html`` in the folder.
 
+    Its rows are written beside it (``rows.beside``).
+
     importance: of the variables, shown beside their marginal effects; whoever has Optuna can give it.
 
     Raises ResultsError if the folder is no run folder, or ``out`` cannot be a file.
@@ -70,7 +72,8 @@ def write(folder: Path, out: Path | None = None, importance: Importance | None =
         raise ResultsError(
             f"{path}: the report needs a file name in a folder that exists; choose another --out"
         )
-    write_text(path, render(results, asked(results, folder), importance))
+    write_text(path, render(results, asked(results, folder), importance, path.name))
+    rows.write_parquet(results, path)
     return path
 
 
@@ -124,12 +127,15 @@ def judged(results: Results, about: Asked) -> Judged:
     return Judged(results, about, ranked, rank(ranked, about.margin) if ranked else None)
 
 
-def render(results: Results, about: Asked, importance: Importance | None = None) -> str:
-    """The whole page as text."""
+def render(
+    results: Results, about: Asked, importance: Importance | None = None, page: str | None = None
+) -> str:
+    """The whole page as text. page: the name of its file, if it has one."""
     found = judged(results, about)
     parts = [
         sections.head(about.name, about.question, found.ranking, found.finished, "report of a sweep"),
         *body(found, importance),
+        rows.section_of(results, about.name, page),
     ]
     summary = embedded_json(_summary(found), "summary")
     return document(f"{about.name}: which schedule?", [*parts, Part("summary", summary)])
@@ -143,9 +149,11 @@ def body(found: Judged, importance: Importance | None = None) -> tuple[Part, ...
         named = [row.label for row in ranking.rows[: plots.NAMED]]
         some, first = sections.listed(ranked, ranking)
         variables = marginals(ranked)
+        by_ratio = ratio.section_of(ranked, ranking)
         told = (
             sections.ranking_table(first, ranked, len(ranking.rows)),
             sections.by_task(first),
+            *([by_ratio] if by_ratio else []),
             *([effects(variables, importance, ranking)] if variables else []),
             sections.learning(found.results.frame, some, named),
             front.section_of(ranked, ranking, found.about.objectives),

@@ -92,7 +92,7 @@ def test_the_ring_is_on_the_cheapest_within_the_margin():
 
 
 def test_fewer_steps_are_better():
-    ranked, ranking = ranked_by("steps")
+    _, ranking = ranked_by("steps")
     assert [row.label for row in front.front(ranking, [{row.arch: row.state for row in ranking.rows}])] == [
         "r=6"
     ]  # all get there at the same step, so that the cheapest beats all

@@ -86,7 +86,7 @@ def test_nothing_is_loaded_and_no_connection_is_allowed(text):
 
 def test_plotly_is_embedded_once_and_every_figure_is_told_to_keep_to_itself(text):
     assert text.count("plotly.js v") == 1
-    figures = re.findall(r'data-figure="[^"]+"[^>]*>(.*?)</script>', text, re.S)
+    figures = re.findall(r'json" data-figure="[^"]+"[^>]*>(.*?)</script>', text, re.S)
     assert len(figures) == 2 + 2 * 2
     for figure in map(json.loads, figures):
         wanted = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False}
@@ -207,7 +207,7 @@ def test_a_browser_draws_every_figure_and_asks_nobody(report, text, tmp_path):
     for name in re.findall(r'<div id="(fig-[a-z0-9-]+)"', text):
         assert re.search(rf'id="{name}"[^>]*js-plotly-plot|js-plotly-plot[^>]*id="{name}"', dom), name
     drawn = len(re.findall(r'<svg class="main-svg"', dom))
-    assert drawn >= text.count("data-figure=")
+    assert drawn >= text.count('json" data-figure=')
     assert "<title>ratios" in dom  # the hostile label did not run
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert errors == []
