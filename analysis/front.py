@@ -25,6 +25,9 @@ __all__ = ["Axis", "axes", "figures", "front", "nondominated", "section_of", "se
 PALE = 0.35
 """Opacity of what is not on the front."""
 
+TITLE = {"font": {"size": 12}, "standoff": 8}
+"""Of an axis, as ``plots.styled`` has it."""
+
 NAMES = {"state": "state", "flops": "FLOPs", "params": "parameters"}
 
 
@@ -121,10 +124,10 @@ def section_of(ranked: Board, ranking: Ranking, objectives: Sequence[str] = ()) 
     every = axes(ranked, ranking)
     wanted = next((name for name in objectives if name != "score"), "state")
     fronts = _fronts(ranking, every)
-    drawn = {axis.key: _drawn(ranking, axis, fronts) for axis in every}
     captions = {axis.key: _caption(fronts[axis.key], axis) for axis in every}
-    choices = [_choice(key, figure, captions[key]) for key, figure in drawn.items()]
-    drawn[wanted].update_layout(meta={"axes": choices})
+    drawn = _drawn(ranking, next(axis for axis in every if axis.key == wanted), fronts)
+    choices = [_choice(ranking, axis, fronts) | {"caption": captions[axis.key]} for axis in every]
+    drawn.update_layout(meta={"axes": choices})
     options = "".join(
         f'<option value="{axis.key}"{" selected" if axis.key == wanted else ""}>{e(axis.words)}</option>'
         for axis in every
@@ -138,7 +141,7 @@ def section_of(ranked: Board, ranking: Ranking, objectives: Sequence[str] = ()) 
     without = f" Without a complete round, so not drawn: {lost:,}." if lost else ""
     note = f"Pale: another scores no less and costs no more. {bars}{ring}{without}"
     inner = f"{chooser}{spot('fig-front', '', alt)}{caption}"
-    return section("front", "Score against cost", note, inner, {"fig-front": drawn[wanted]})
+    return section("front", "Score against cost", note, inner, {"fig-front": drawn})
 
 
 def figures(ranked: Board, ranking: Ranking) -> dict[str, go.Figure]:
@@ -163,40 +166,50 @@ def _caption(on: Sequence[Row], axis: Axis) -> str:
     return f"On the front of score and {axis.words}, the cheapest first: {named}."
 
 
-def _choice(key: str, drawn: go.Figure, caption: str) -> dict[str, Any]:
-    """What a page changes in the figure when its reader chooses the axis ``key``."""
-    plain = drawn.to_dict()
-    traces = [
-        {name: trace[name] for name in ("x", "y", "opacity") if name in trace and (name != "y" or place == 0)}
-        for place, trace in enumerate(plain["data"])  # the line of the front comes first
-    ]
-    axis = plain["layout"]["xaxis"]
-    xaxis = {"title": axis["title"], "type": axis.get("type", "linear"), "dtick": axis.get("dtick")}
-    return {"key": key, "caption": caption, "traces": traces, "xaxis": xaxis}
+def _choice(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """What a page changes in the figure when its reader chooses ``axis``: per trace, and of the axis."""
+    own, rest = _split(ranking, fronts)
+    on = fronts[axis.key]
+    on_it = {row.arch for row in on}
+    dots = [{"x": [axis.cost[row.arch] for row in rest]}] if rest else []
+    points = [{"x": [axis.cost[row.arch]], "opacity": 1.0 if row.arch in on_it else PALE} for row in own]
+    line = {"x": [axis.cost[row.arch] for row in on], "y": [row.score for row in on]}
+    scale = _scale(axis)
+    xaxis = {"type": scale.get("type", "linear"), "dtick": scale.get("dtick")}
+    title = {"text": axis.title, **TITLE}
+    return {"key": axis.key, "traces": [line, *dots, *points], "xaxis": {"title": title, **xaxis}}
 
 
-def _drawn(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -> go.Figure:
+def _scale(axis: Axis) -> dict[str, str]:
+    """Logarithmic where the costs span more than a factor of four."""
+    costs = list(axis.cost.values())
+    return {"type": "log", "dtick": "D2"} if min(costs) > 0 and max(costs) > 4 * min(costs) else {}
+
+
+def _split(ranking: Ranking, fronts: Mapping[str, Sequence[Row]]) -> tuple[list[Row], list[Row]]:
+    """Who is drawn with a name, in natural order, and the rest: dots."""
     many = NAMED if len(ranking.rows) > LISTED else LISTED
     named = {row.arch for rows in fronts.values() for row in rows}
     named |= {row.arch for row in ranking.rows[:many]}
     named |= {row.arch for row in ranking.rows if row.label == ranking.cheapest}
-    own = [row for row in ranking.rows if row.arch in named]
-    rest = [row for row in ranking.rows if row.arch not in named]
+    own = sorted((row for row in ranking.rows if row.arch in named), key=lambda row: natural(row.label))
+    return own, [row for row in ranking.rows if row.arch not in named]
+
+
+def _drawn(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -> go.Figure:
+    own, rest = _split(ranking, fronts)
     on = fronts[axis.key]
     on_it = {row.arch for row in on}
     palette = colours([row.label for row in own])
     drawn = go.Figure(_line(on, axis))
     if rest:
         drawn.add_trace(_dots(ranking, rest, axis))
-    for row in sorted(own, key=lambda row: natural(row.label)):
+    for row in own:
         drawn.add_trace(_point(ranking, row, axis, palette[row.label], row.arch in on_it))
     sign = 1 if ranking.score == "steps" else -1
     if len(ranking.rows) > 1:
         level(drawn, ranking.best.score + sign * ranking.margin, "best less the margin")
-    costs = list(axis.cost.values())
-    drawn.update_xaxes(title=axis.title, tickformat="~s")
-    if min(costs) > 0 and max(costs) > 4 * min(costs):
-        drawn.update_xaxes(type="log", dtick="D2")
+    drawn.update_xaxes(title=axis.title, tickformat="~s", **_scale(axis))
     drawn.update_yaxes(title=score_name(ranking))
     return styled(drawn, height=440, right=room([row.label for row in own]))
 

@@ -68,8 +68,8 @@ def section_of(ranked: Board, ranking: Ranking) -> Part | None:
 def figure(found: Sequence[Line], ranking: Ranking) -> go.Figure:
     """One line per pair of mixers; the axis is logarithmic in layers per full layer.
 
-    Of more than LISTED schedules the points have no bars. A stack without a full layer stands apart at the
-    right end.
+    Of a line of more than LISTED schedules the points have no names and no bars. A stack without a full layer
+    stands apart at the right end.
     """
     every = {row.arch: row for line in found for row in line.rows}
     finite = [_place(row) for row in every.values() if row.n_full]
@@ -106,29 +106,26 @@ def _add(
     colour: str,
     dash: str,
 ) -> None:
-    """The line through the means of ``line``, and a point per schedule."""
+    """The line through the means of ``line``, and its schedules."""
     means: dict[float, list[float]] = {}
     for row in line.rows:
         means.setdefault(at[row.arch], []).append(row.score)
     x, y = list(means), [sum(scores) / len(scores) for scores in means.values()]
     style = {"color": colour, "width": 2, "dash": dash}
     drawn.add_trace(go.Scatter(x=x, y=y, mode="lines", line=style, hoverinfo="skip", name=safe(line.name)))
-    bars = len(line.rows) <= LISTED
-    for row in line.rows:
-        low, high = row.interval or (row.score, row.score)
-        error = {"array": [high - row.score], "arrayminus": [row.score - low], "color": colour, "width": 4}
+    if len(line.rows) > LISTED:
         drawn.add_trace(
             go.Scatter(
-                x=[at[row.arch]],
-                y=[row.score],
-                error_y={"type": "data", "thickness": 1.5, **error} if bars else None,
+                x=[at[row.arch] for row in line.rows],
+                y=[row.score for row in line.rows],
+                text=[safe(row.label) for row in line.rows],
                 mode="markers",
-                marker={"color": colour, "size": 9},
-                name=safe(row.label),
-                meta={"schedule": safe(row.label), "colour": colour},
-                hovertemplate=f"{row.n_linear} + {row.n_full}: {value_text(ranking, row.score)}",
+                marker={"color": colour, "size": 5, "opacity": 0.4},
+                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
             )
         )
+    for row in line.rows if len(line.rows) <= LISTED else ():
+        drawn.add_trace(_point(ranking, row, at[row.arch], colour))
     place = x.index(max(x))
     drawn.add_annotation(
         x=x[place],
@@ -139,6 +136,21 @@ def _add(
         yanchor="bottom",
         yshift=6,
         font={"color": colour, "size": 12},
+    )
+
+
+def _point(ranking: Ranking, row: Row, x: float, colour: str) -> go.Scatter:
+    low, high = row.interval or (row.score, row.score)
+    error = {"array": [high - row.score], "arrayminus": [row.score - low], "color": colour, "width": 4}
+    return go.Scatter(
+        x=[x],
+        y=[row.score],
+        error_y={"type": "data", "thickness": 1.5, **error},
+        mode="markers",
+        marker={"color": colour, "size": 9},
+        name=safe(row.label),
+        meta={"schedule": safe(row.label), "colour": colour},
+        hovertemplate=f"{row.n_linear} + {row.n_full}: {value_text(ranking, row.score)}",
     )
 
 

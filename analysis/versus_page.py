@@ -119,8 +119,8 @@ def page(found: Versus) -> str:
 def _pairs(found: Versus) -> Part:
     note = (
         f"Score: {found.score}, on {', '.join(found.settings)}. Second less first, paired by task and seed "
-        "where both have two seeds or more in common (else Welch, open circles); 95 % intervals over seeds, p "
-        "corrected over the schedules (Holm). A schedule is in both if its layers and shape are, "
+        "where both have two seeds or more in common (else Welch, open circles); 95 % intervals over seeds, "
+        "p corrected over the schedules (Holm). A schedule is in both if its layers and shape are, "
         "whatever it is called."
     )
     shown = found.pairs[:LISTED]

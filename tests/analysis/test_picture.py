@@ -62,6 +62,7 @@ def test_every_figure_of_a_report_is_a_file_with_the_name_of_its_task(tmp_path):
     tasks = {f"{kind}-{task}" for kind in ("curve", "position") for task in ("recall", "a-b-i")}
     assert {re.sub("-lt-|-gt", "-", name).strip("-") for name in found} == {
         "heatmap",
+        "ratio",
         *(f"front-{key}" for key in ("state", *(f"state-{4**n}" for n in range(3, 9)), "flops", "params")),
         *tasks,
     }
