@@ -22,7 +22,7 @@ from analysis.words import score_name, value_text
 
 __all__ = ["Axis", "axes", "figures", "front", "nondominated", "section_of", "sentence"]
 
-PALE = 0.35
+PALE = 0.5
 """Opacity of what is not on the front."""
 
 TITLE = {"font": {"size": 12}, "standoff": 8}
@@ -68,14 +68,14 @@ def axes(ranked: Board, ranking: Ranking) -> tuple[Axis, ...]:
     return (
         Axis(
             "state",
-            "state at the length of the tasks, scalars per sequence",
+            "state at the tasks' length, scalars",
             "state at the length of the tasks",
             {row.arch: row.state for row in ranking.rows},
         ),
         *(
             Axis(
                 f"state-{length}",
-                f"state after {length:,} tokens, scalars per sequence",
+                f"state after {length:,} tokens, scalars",
                 f"state after {length:,} tokens",
                 {arch: of[length] for arch, of in sizes.items()},
             )
@@ -241,7 +241,7 @@ def _point(ranking: Ranking, row: Row, axis: Axis, colour: str, is_on: bool) -> 
         },
         mode="markers+text",
         text=[brief(row.label)],
-        textposition="middle right",
+        textposition="bottom right",
         textfont={"color": colour, "size": 12},
         marker={
             "color": colour,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.fragments import Part, section, spot
-from analysis.plots import DASHES, LISTED, brief, colours, safe, styled
+from analysis.plots import DASHES, LISTED, brief, colours, room, safe, styled
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, natural
 from analysis.words import score_name, value_text
@@ -61,7 +61,7 @@ def section_of(ranked: Board, ranking: Ranking) -> Part | None:
     )
     alt = f"{score_name(ranking)} by the number of linear layers per full-attention layer."
     return section(
-        "ratio", "By ratio", note, spot("fig-ratio", "", alt), {"fig-ratio": figure(found, ranking)}
+        "ratio", "By ratio", note, spot("fig-ratio", "", alt, wide=560), {"fig-ratio": figure(found, ranking)}
     )
 
 
@@ -91,11 +91,12 @@ def figure(found: Sequence[Line], ranking: Ranking) -> go.Figure:
     drawn.update_xaxes(
         title="linear layers per full-attention layer, and the counts in the stack",
         tickmode="array",
+        tickangle=0,
         tickvals=list(ticks),
         ticktext=words,
     )
     drawn.update_yaxes(title=score_name(ranking))
-    return styled(drawn, height=400, right=24)
+    return styled(drawn, height=400, right=room([line.name for line in found]))
 
 
 def _add(
@@ -132,9 +133,8 @@ def _add(
         y=y[place],
         text=brief(line.name),
         showarrow=False,
-        xanchor="right",
-        yanchor="bottom",
-        yshift=6,
+        xanchor="left",
+        xshift=8,
         font={"color": colour, "size": 12},
     )
 

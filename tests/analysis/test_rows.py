@@ -56,7 +56,7 @@ def test_the_button_saves_what_is_packed_and_the_axis_can_be_chosen(tmp_path):
         tab.run("document.querySelector('#keep-rows').click()")
         tab.until("!document.querySelector('script[data-figure]') || waiting.size == 0")
         shown = "document.querySelector('#fig-front').layout.xaxis.title.text"
-        assert tab.run(shown).startswith("state at the length of the tasks")
+        assert tab.run(shown).startswith("state at the tasks")
         choose = "document.querySelector('select')"
         change = "dispatchEvent(new Event('change', {bubbles: true}))"
         tab.run(f"{choose}.value = 'flops'; {choose}.{change}")
