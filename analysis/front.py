@@ -180,7 +180,7 @@ def _choice(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -
     return {"key": axis.key, "traces": [line, *dots, *points], "xaxis": {"title": title, **xaxis}}
 
 
-def _scale(axis: Axis) -> dict[str, str]:
+def _scale(axis: Axis) -> dict[str, Any]:
     """Logarithmic where the costs span more than a factor of four."""
     costs = list(axis.cost.values())
     return {"type": "log", "dtick": "D2"} if min(costs) > 0 and max(costs) > 4 * min(costs) else {}
