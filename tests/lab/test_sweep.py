@@ -130,7 +130,7 @@ def test_the_figures_of_a_report_are_files(answer, swept, tmp_path: Path, monkey
     words = ("report", "window", "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
     found = json.loads(answer(*words, "--json"))["figures"]
     assert {Path(name) for name in found} == set((tmp_path / "figures").iterdir())
-    assert {Path(name).stem for name in found} >= {"heatmap", "state", "flops", "curve-recall"}
+    assert {Path(name).stem for name in found} >= {"heatmap", "front-state", "front-flops", "curve-recall"}
     assert all(Path(name).read_text(encoding="utf-8").startswith("<svg") for name in found)
 
 
