@@ -116,8 +116,11 @@ def test_a_report_is_made_from_the_folder_alone(answer, swept, monkeypatch) -> N
     for words in (("runs/window",), ("window",), ("window", "--runs", "runs")):
         found = json.loads(answer("report", *words, "--out", "page.html", "--json"))
         same = {name: before[name] for name in ("sentence", "ranking")}
-        assert found == {**same, "effects": None, "report": "page.html"}  # one variable has nothing beside it
-        assert Path("page.html").read_text() == Path("runs/window/report.html").read_text()
+        # One variable has nothing beside it, and the score is weighed against nothing.
+        made = {"effects": None, "front": "", "report": "page.html", "rows": "page.rows.parquet"}
+        assert found == {**same, **made}
+        first = Path("runs/window/report.html").read_text()
+        assert Path("page.html").read_text() == first.replace("report.rows.parquet", "page.rows.parquet")
     page = answer("report", "runs/window")
     assert before["sentence"] in page
     for row in before["ranking"]["rows"]:
