@@ -1,4 +1,3 @@
-"use strict";
 // Asks the server what there is, and redraws the parts that differ. All text from users comes escaped from the
 // server or is set as text; the page's policy runs no script but this one and plotly.js.
 
@@ -85,11 +84,13 @@ function put(part, place) {
 
 const order = (name) => known.state.parts.findIndex((part) => part.name === name);
 
-// New HTML around the old figures, which keep their zoom, and around open details.
+// New HTML around the old figures, which keep their zoom, around open details and chosen axes.
 function swap(element, part) {
   const open = [...element.querySelectorAll("details")].map((one) => one.open);
   const old = new Map(Object.keys(part.figures).map((id) => [id, document.getElementById(id)]));
+  const chosen = new Map([...element.querySelectorAll("select")].map((one) => [one.dataset.axisOf, one.value]));
   element.innerHTML = part.html;
+  element.querySelectorAll("select").forEach((one) => { one.value = chosen.get(one.dataset.axisOf) || one.value; });
   element.querySelectorAll("details").forEach((one, at) => { one.open = open[at] || false; });
   for (const [id, figure] of old) if (figure) document.getElementById(id).replaceWith(figure);
   const was = known.parts.has(part.name);
@@ -156,7 +157,9 @@ function draw(element, text, keys) {
   const figure = JSON.parse(text);
   if (figure.data.length && figure.data[0].type === "heatmap") cut(figure, keys);
   else if (keys) only(figure, keys);
-  figure.layout.uirevision = KEEP;
+  onAxis(figure, element.id);
+  const chooser = find(`select[data-axis-of="${element.id}"]`);
+  figure.layout.uirevision = KEEP + (chooser ? chooser.value : "");
   Plotly.react(element, figure.data, figure.layout, config(element.id));
 }
 
@@ -242,13 +245,15 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "/" && !typing) {
     event.preventDefault();
     find("#words").focus();
-  } else if ((event.key === "j" || event.key === "k") && !typing && !event.metaKey && !event.ctrlKey && !event.altKey) {
-    const heads = [...document.querySelectorAll("h2")];
-    const next = event.key === "j"
-      ? heads.find((head) => head.getBoundingClientRect().top > 80)
-      : heads.reverse().find((head) => head.getBoundingClientRect().top < 60);
-    if (next) next.scrollIntoView();
+  } else if ((event.key === "j" || event.key === "k") && isOurs(event)) {
+    jump(event.key === "j" ? 1 : -1);
   }
+});
+document.addEventListener("change", (event) => {
+  const figure = known.figures.get(event.target.dataset.axisOf);
+  if (!figure) return;
+  figure.drawn = null;
+  sift();
 });
 let typed = 0;
 find("#words").addEventListener("input", () => {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -16,7 +15,7 @@ import polars as pl
 from analysis import sections
 from analysis.fragments import CONFIG, Part, cell, e, table
 from analysis.plots import LISTED, NAMED, colours, safe
-from analysis.report import Asked, Judged, body, judged, style
+from analysis.report import Asked, Judged, beside, body, judged
 from analysis.tables import Board, natural, so_far
 from sweeps.results import Results
 
@@ -204,7 +203,7 @@ def page(title: str, export: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{e(title)}: live</title>\n<style>\n{style('report.css')}{style('dashboard.css')}</style>\n"
+        f"<title>{e(title)}: live</title>\n<style>\n{beside('report.css')}{beside('dashboard.css')}</style>\n"
         '<script src="plotly.js" defer></script><script src="dashboard.js" defer></script></head>\n'
         '<body><div id="bar" role="status"><div data-part="progress"></div><p id="away" hidden></p></div>\n'
         '<main><div id="top"></div>\n<section id="tools" aria-label="Filter and export" hidden>\n'
@@ -220,4 +219,4 @@ def page(title: str, export: str) -> str:
 
 def script() -> str:
     """The script of the page."""
-    return Path(__file__).with_name("dashboard.js").read_text(encoding="utf-8")
+    return beside("page.js") + beside("dashboard.js")

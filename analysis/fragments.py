@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
+from plotly.utils import PlotlyJSONEncoder
 
 from analysis.plots import ROLE_COLOURS
 
@@ -15,12 +16,14 @@ __all__ = [
     "CONFIG",
     "Part",
     "cell",
-    "drawn",
     "e",
+    "embedded",
     "embedded_json",
     "in_script",
     "key",
+    "section",
     "short",
+    "spot",
     "strip",
     "table",
     "whisker",
@@ -42,8 +45,8 @@ _TALL = 18
 class Part:
     """A piece of a page: HTML with an empty element for each figure, and the figures by the ids of these.
 
-    A page that is written once draws them at its end; one that is renewed compares the pieces by ``name``
-    and redraws what has changed.
+    A page that is written once has the figures as data at its end; one that is renewed compares the pieces by
+    ``name`` and redraws what has changed.
     """
 
     name: str
@@ -51,12 +54,29 @@ class Part:
     figures: Mapping[str, go.Figure] = field(default_factory=dict)
 
 
-def drawn(name: str, figure: go.Figure) -> str:
-    """The script that draws ``figure`` into the element with the id ``name``."""
-    return (
-        f'<script>Plotly.newPlot("{name}", Object.assign({in_script(figure.to_json() or "")}, '
-        f"{{config: {in_script(json.dumps(CONFIG))}}}))</script>"
-    )
+def section(
+    name: str, title: str, note: str, content: str, figures: Mapping[str, go.Figure] | None = None
+) -> Part:
+    """A section of the page; title and note are text, the content is HTML."""
+    inner = f'<h2>{e(title)}</h2><p class="note">{e(note)}</p>{content}'
+    return Part(name, f"<section>{inner}</section>", figures or {})
+
+
+def spot(name: str, title: str, alt: str, wide: int = 0, task: str = "") -> str:
+    """Where a figure will be drawn, with its heading and a text for those who do not see it."""
+    least = f' style="min-width:{wide}px"' if wide else ""
+    heading = f"<h3>{e(title)}</h3>" if title else ""
+    inner = f'{heading}<div class="scroll"><div{least}><div id="{name}"></div></div></div>'
+    of = f' data-task="{e(task)}"' if task else ""
+    return f'<figure role="img" aria-label="{e(alt)}"{of}>{inner}</figure>'
+
+
+def embedded(name: str, figure: go.Figure) -> str:
+    """``figure`` as data, to be drawn into the element with the id ``name``, with the height it will have."""
+    known = figure.to_dict() | {"config": CONFIG}
+    text = in_script(json.dumps(known, cls=PlotlyJSONEncoder, separators=(",", ":")))
+    height = figure.layout.height or 0
+    return f'<script type="application/json" data-figure="{name}" data-height="{height}">{text}</script>'
 
 
 def e(text: object) -> str:

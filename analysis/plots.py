@@ -17,21 +17,25 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from analysis.stats import Ranking, Row
+from analysis.stats import Ranking
 from analysis.tables import Board, natural, one_number
-from analysis.words import score_name, value_text
+from analysis.words import value_text
 
 __all__ = [
+    "DASHES",
+    "GRID",
+    "INK",
     "LISTED",
     "NAMED",
     "ROLE_COLOURS",
+    "brief",
     "by_position",
     "colours",
-    "cost",
     "faint",
     "heatmap",
     "learning_curve",
     "level",
+    "room",
     "safe",
     "styled",
 ]
@@ -66,7 +70,7 @@ def heatmap(ranking: Ranking) -> go.Figure:
     compare; for steps it is the share of the budget that was not needed.
     """
     tasks = ranking.tasks
-    names = [_brief(row.label) for row in ranking.rows]
+    names = [brief(row.label) for row in ranking.rows]
     whole = [safe(row.label) for row in ranking.rows]
     values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
     columns = [safe(task.task).replace("_", "<br>") for task in tasks]
@@ -152,76 +156,7 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return styled(figure, height=300, right=_room(ranked.labels))
-
-
-def cost(ranking: Ranking, what: str) -> go.Figure:
-    """Score against ``state`` (scalars held per sequence) or ``flops`` (per token), with 95 % intervals.
-
-    A ring marks the cheapest candidate that is shown to be within the margin of the best; the dashed line is
-    the margin itself. The axis is logarithmic when the costs span more than a factor of four. Of more than
-    LISTED candidates all but the first NAMED and the cheapest are grey dots in one trace.
-    """
-    title = {"state": "state, scalars per sequence", "flops": "forward FLOPs per token"}[what]
-    many = NAMED if len(ranking.rows) > LISTED else LISTED
-    first = [row for place, row in enumerate(ranking.rows) if place < many or row.label == ranking.cheapest]
-    rest = [row for row in ranking.rows[many:] if row.label != ranking.cheapest]
-    palette = colours([row.label for row in first])
-    figure = go.Figure()
-    if rest:
-        figure.add_trace(_dots(ranking, rest, what))
-    for row in sorted(first, key=lambda row: natural(row.label)):
-        low, high = row.interval or (row.score, row.score)
-        ring = row.label == ranking.cheapest
-        figure.add_trace(
-            go.Scatter(
-                x=[getattr(row, what)],
-                y=[row.score],
-                error_y={
-                    "type": "data",
-                    "array": [high - row.score],
-                    "arrayminus": [row.score - low],
-                    "color": palette[row.label],
-                    "thickness": 1.5,
-                    "width": 4,
-                },
-                mode="markers+text",
-                text=[_brief(row.label)],
-                textposition="middle right",
-                textfont={"color": palette[row.label], "size": 12},
-                marker={
-                    "color": palette[row.label],
-                    "size": 16 if ring else 10,
-                    "symbol": "circle-dot" if ring else "circle",
-                    "line": {"color": INK, "width": 2.5 if ring else 0},
-                },
-                name=safe(row.label),
-                meta={"schedule": safe(row.label), "colour": palette[row.label]},
-                hovertemplate=f"%{{x:,}}: {value_text(ranking, row.score)}",
-                cliponaxis=False,
-            )
-        )
-    sign = 1 if ranking.score == "steps" else -1
-    if len(ranking.rows) > 1:
-        level(figure, ranking.best.score + sign * ranking.margin, "best less the margin")
-    costs = [getattr(row, what) for row in ranking.rows]
-    figure.update_xaxes(title=title, tickformat="~s")
-    if min(costs) > 0 and max(costs) > 4 * min(costs):
-        figure.update_xaxes(type="log", dtick="D2")
-    figure.update_yaxes(title=score_name(ranking))
-    return styled(figure, height=340, right=_room([row.label for row in first]))
-
-
-def _dots(ranking: Ranking, rows: Sequence[Row], what: str) -> go.Scatter:
-    """Many candidates as grey dots without names; hovering gives them."""
-    return go.Scatter(
-        x=[getattr(row, what) for row in rows],
-        y=[row.score for row in rows],
-        text=[f"{safe(row.label)}, {getattr(row, what):,}: {value_text(ranking, row.score)}" for row in rows],
-        mode="markers",
-        marker={"color": GRID, "size": 6},
-        hovertemplate="%{text}<extra></extra>",
-    )
+    return styled(figure, height=300, right=room(ranked.labels))
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -244,7 +179,7 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
     figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return styled(figure, height=300, right=_room(ranked.labels))
+    return styled(figure, height=300, right=room(ranked.labels))
 
 
 def safe(text: str) -> str:
@@ -252,12 +187,12 @@ def safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _brief(label: str) -> str:
+def brief(label: str) -> str:
     """A label short enough to be written inside a figure; the whole one shows on hovering."""
     return safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
-def _room(labels: Sequence[str]) -> int:
+def room(labels: Sequence[str]) -> int:
     """Pixels at the right of a figure for the labels beside its lines."""
     return 14 + 7 * min(LONGEST, max(len(label) for label in labels))
 
@@ -323,7 +258,7 @@ def _end_labels(
         figure.add_annotation(
             x=last,
             y=at,
-            text=_brief(label),
+            text=brief(label),
             name=safe(label),
             xanchor="left",
             xshift=4,

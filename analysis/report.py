@@ -17,8 +17,8 @@ import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
 
-from analysis import plots, sections
-from analysis.fragments import Part, drawn, e, embedded_json
+from analysis import front, plots, ratio, rows, sections
+from analysis.fragments import Part, e, embedded, embedded_json
 from analysis.marginal import Importance, marginals
 from analysis.marginal_section import effects
 from analysis.methods import methods
@@ -31,16 +31,17 @@ __all__ = [
     "Asked",
     "Judged",
     "asked",
+    "beside",
     "body",
     "document",
     "figures",
     "judged",
     "plotly_js",
     "render",
-    "style",
     "write",
 ]
 
+OBJECTIVES = ("score", *front.NAMES)
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -52,10 +53,13 @@ class Asked:
     question: str
     score: Score
     margin: float
+    objectives: tuple[str, ...] = ("score",)
 
 
 def write(folder: Path, out: Path | None = None, importance: Importance | None = None) -> Path:
     """Write the report of a run folder and return its path: ``out``, else ``report.html`` in the folder.
+
+    Its rows are written beside it (``rows.beside``).
 
     importance: of the variables, shown beside their marginal effects; whoever has Optuna can give it.
 
@@ -68,7 +72,8 @@ def write(folder: Path, out: Path | None = None, importance: Importance | None =
         raise ResultsError(
             f"{path}: the report needs a file name in a folder that exists; choose another --out"
         )
-    write_text(path, render(results, asked(results, folder), importance))
+    write_text(path, render(results, asked(results, folder), importance, path.name))
+    rows.write_parquet(results, path)
     return path
 
 
@@ -93,8 +98,12 @@ def asked(results: Results, folder: Path) -> Asked:
         margin = math.nan
     if score is None or not 0 <= margin <= 1:
         raise ResultsError(f"{where}: score {wanted!r} with margin {text!r} is unknown; run the sweep again")
+    weighed = recipe.get("objective", "score")
+    objectives = tuple(weighed) if isinstance(weighed, list) else (weighed,)
+    if not all(one in OBJECTIVES for one in objectives):
+        raise ResultsError(f"{where}: objective {weighed!r} is unknown; run the sweep again")
     name = str(recipe.get("name", folder.resolve().name))
-    return Asked(name, _question(results.recipe_text), score, margin)
+    return Asked(name, _question(results.recipe_text), score, margin, objectives)
 
 
 @dataclass(frozen=True)
@@ -118,12 +127,15 @@ def judged(results: Results, about: Asked) -> Judged:
     return Judged(results, about, ranked, rank(ranked, about.margin) if ranked else None)
 
 
-def render(results: Results, about: Asked, importance: Importance | None = None) -> str:
-    """The whole page as text."""
+def render(
+    results: Results, about: Asked, importance: Importance | None = None, page: str | None = None
+) -> str:
+    """The whole page as text. page: the name of its file, if it has one."""
     found = judged(results, about)
     parts = [
         sections.head(about.name, about.question, found.ranking, found.finished, "report of a sweep"),
         *body(found, importance),
+        rows.section_of(results, about.name, page),
     ]
     summary = embedded_json(_summary(found), "summary")
     return document(f"{about.name}: which schedule?", [*parts, Part("summary", summary)])
@@ -137,17 +149,19 @@ def body(found: Judged, importance: Importance | None = None) -> tuple[Part, ...
         named = [row.label for row in ranking.rows[: plots.NAMED]]
         some, first = sections.listed(ranked, ranking)
         variables = marginals(ranked)
+        by_ratio = ratio.section_of(ranked, ranking)
         told = (
             sections.ranking_table(first, ranked, len(ranking.rows)),
             sections.by_task(first),
+            *([by_ratio] if by_ratio else []),
             *([effects(variables, importance, ranking)] if variables else []),
             sections.learning(found.results.frame, some, named),
-            sections.costs(ranking),
+            front.section_of(ranked, ranking, found.about.objectives),
             sections.by_position(some, named),
             methods(found.results, ranking),
         )
     return (
-        sections.verdict(ranking),
+        sections.verdict(ranking, front.sentence(ranking, found.about.objectives)),
         *told,
         sections.failed(found.results.frame, ranked, found.results.failures),
         sections.reading(ranking),
@@ -157,9 +171,13 @@ def body(found: Judged, importance: Importance | None = None) -> tuple[Part, ...
 
 
 def figures(results: Results, about: Asked) -> dict[str, go.Figure]:
-    """Every figure of the page by a name for its file: ``heatmap``, ``curve-recall``, ``state``."""
+    """Every figure of the page by a name for its file: ``heatmap``, ``curve-recall``, ``front-state``."""
+    seen = judged(results, about)
     found: dict[str, go.Figure] = {}
-    for part in body(judged(results, about)):
+    for part in body(seen):
+        if part.name == "front" and seen.board and seen.ranking:
+            found |= front.figures(seen.board, seen.ranking)  # a file has no choice of axis
+            continue
         for name, figure in part.figures.items():
             kind = name.removeprefix("fig-")
             if of := (figure.layout.meta or {}).get("of"):
@@ -171,24 +189,26 @@ def figures(results: Results, about: Asked) -> dict[str, go.Figure]:
 def document(title: str, parts: Sequence[Part]) -> str:
     """One HTML file out of the parts of its body: style and plotly.js inside, and no way to the network.
 
-    The words come first, then plotly.js and the figures, so that there is something to read at once.
+    The words come first, then the figures as data and plotly.js, so that there is something to read at once;
+    a figure is drawn when it comes into view or nothing else is to do (report.js).
     """
-    figures = (drawn(name, figure) for part in parts for name, figure in part.figures.items())
+    figures = (embedded(name, figure) for part in parts for name, figure in part.figures.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{e(title)}</title>\n<style>\n{style('report.css')}</style>\n"
+        f"<title>{e(title)}</title>\n<style>\n{beside('report.css')}</style>\n"
         "</head>\n<body><main>\n"
         + "\n".join(part.html for part in parts)
-        + f"\n</main>\n<script>{plotly_js()}</script>\n"
+        + "\n</main>\n"
         + "\n".join(figures)
-        + "\n</body></html>\n"
+        + f"\n<script>{plotly_js()}</script>\n"
+        f"<script>\n{beside('page.js')}{beside('report.js')}</script>\n</body></html>\n"
     )
 
 
-def style(name: str) -> str:
-    """A style sheet that lies beside this file."""
+def beside(name: str) -> str:
+    """A style sheet or script that lies beside this file."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import plotly.graph_objects as go
 import polars as pl
 
 from analysis import plots
-from analysis.fragments import Part, cell, e, key, short, strip, table, whisker
+from analysis.fragments import Part, cell, e, key, section, short, spot, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
 from analysis.words import amount, answer, margin_text, notes, score_name, value_text
@@ -18,7 +17,6 @@ from sweeps.results import Failure, Results
 __all__ = [
     "by_position",
     "by_task",
-    "costs",
     "failed",
     "head",
     "learning",
@@ -63,32 +61,14 @@ def head(name: str, question: str, ranking: Ranking | None, runs: int, kind: str
     return Part("head", f'<header>{title}{asked}<ul class="facts">{listed}</ul></header>')
 
 
-def verdict(ranking: Ranking | None) -> Part:
-    """The sentence, and below it what to know before using it."""
-    note = notes(ranking)
-    below = f'<p class="note">{e(note)}</p>' if note else ""
+def verdict(ranking: Ranking | None, front: str = "") -> Part:
+    """The sentence, and below it the front of a recipe that weighs costs, and what to know before use."""
+    below = "".join(f'<p class="note">{e(note)}</p>' for note in (front, notes(ranking)) if note)
     return Part("answer", f'<p class="answer">{e(answer(ranking))}</p>{below}')
 
 
 def recipe(text: str) -> Part:
     return Part("recipe", f"<section><h2>Recipe</h2><pre>{e(text)}</pre></section>")
-
-
-def _section(
-    name: str, title: str, note: str, content: str, figures: Mapping[str, go.Figure] | None = None
-) -> Part:
-    """A section of the page; title and note are text, the content is HTML."""
-    inner = f'<h2>{e(title)}</h2><p class="note">{e(note)}</p>{content}'
-    return Part(name, f"<section>{inner}</section>", figures or {})
-
-
-def _place(name: str, title: str, alt: str, wide: int = 0, task: str = "") -> str:
-    """Where a figure will be drawn, with its heading and a text for those who do not see it."""
-    least = f' style="min-width:{wide}px"' if wide else ""
-    heading = f"<h3>{e(title)}</h3>" if title else ""
-    inner = f'{heading}<div class="scroll"><div{least}><div id="{name}"></div></div></div>'
-    of = f' data-task="{e(task)}"' if task else ""
-    return f'<figure role="img" aria-label="{e(alt)}"{of}>{inner}</figure>'
 
 
 def listed(ranked: Board, ranking: Ranking) -> tuple[Board, Ranking]:
@@ -122,7 +102,7 @@ def ranking_table(ranking: Ranking, ranked: Board, of: int) -> Part:
         f"at the length of the tasks.{_more(ranking, of)}"
     )
     listed = table(rows, "ranking cards", marked=0, schedules=[row.label for row in ranking.rows])
-    return _section("ranking", "Ranking", note, listed + key(roles))
+    return section("ranking", "Ranking", note, listed + key(roles))
 
 
 def _ranking_row(
@@ -186,7 +166,7 @@ def _verdict(ranking: Ranking, row: Row) -> str:
 def by_task(ranking: Ranking) -> Part:
     tasks = [task.task for task in ranking.tasks]
     wide = 100 + 62 * len(tasks)
-    drawn = _place(
+    drawn = spot(
         "fig-heatmap",
         "",
         f"Heatmap of {score_name(ranking)}: {len(ranking.rows)} schedules by {len(tasks)} tasks; "
@@ -211,7 +191,7 @@ def by_task(ranking: Ranking) -> Part:
     numbers = f'<div class="scroll">{listed}</div>'
     more = f"<details><summary>The numbers with their intervals</summary>{numbers}</details>"
     figures = {"fig-heatmap": plots.heatmap(ranking)}
-    return _section("by-task", "Schedule by task", note, drawn + more, figures)
+    return section("by-task", "Schedule by task", note, drawn + more, figures)
 
 
 def _with_interval(ranking: Ranking, row: Row, task: str) -> str:
@@ -232,7 +212,7 @@ def learning(frame: pl.DataFrame, ranked: Board, named: Sequence[str], note: str
     data = curves(frame, ranked)
     tasks = dict(enumerate(ranked.tasks["task"].to_list()))
     drawn = "".join(
-        _place(
+        spot(
             f"fig-curve-{place}",
             task,
             f"Test accuracy on {task} by training step, one line per schedule.",
@@ -246,24 +226,7 @@ def learning(frame: pl.DataFrame, ranked: Board, named: Sequence[str], note: str
     band = "Mean over difficulty settings and seeds; the band runs from the lowest to the highest seed."
     greyed = _greyed(len(named), len(ranked.labels))
     grid = f'<div class="grid">{drawn}</div>'
-    return _section("learning", "How they learn", f"{note}{band}{greyed}", grid, figures)
-
-
-def costs(ranking: Ranking) -> Part:
-    titles = {"state": "Against state size", "flops": "Against FLOPs per token"}
-    drawn = "".join(
-        _place(f"fig-{what}", title, f"{score_name(ranking)} of each schedule against its {what}.")
-        for what, title in titles.items()
-    )
-    figures = {f"fig-{what}": plots.cost(ranking, what) for what in titles}
-    ring = (
-        " The ring marks the cheapest that is shown to be within the margin of the best."
-        if ranking.cheapest
-        else ""
-    )
-    bars = "Bars are 95 % intervals over seeds." if len(ranking.seeds) > 1 else "One seed: no intervals."
-    grid = f'<div class="grid two">{drawn}</div>'
-    return _section("costs", "Score against cost", bars + ring, grid, figures)
+    return section("learning", "How they learn", f"{note}{band}{greyed}", grid, figures)
 
 
 def by_position(ranked: Board, named: Sequence[str]) -> Part:
@@ -272,7 +235,7 @@ def by_position(ranked: Board, named: Sequence[str]) -> Part:
         return Part("positions", "")
     settings = dict(data.select("task", "setting").unique().sort("task").iter_rows())
     drawn = "".join(
-        _place(
+        spot(
             f"fig-position-{place}",
             setting,
             f"Final test accuracy on {setting} by position in the sequence, one line per schedule.",
@@ -289,7 +252,7 @@ def by_position(ranked: Board, named: Sequence[str]) -> Part:
     )
     grid = f'<div class="grid">{drawn}</div>'
     greyed = _greyed(len(named), len(ranked.labels))
-    return _section("positions", "Accuracy by position", note + greyed, grid, figures)
+    return section("positions", "Accuracy by position", note + greyed, grid, figures)
 
 
 def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure]) -> Part:

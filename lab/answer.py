@@ -20,12 +20,14 @@ __all__ = ["Answer", "answer_of", "document", "effects_document", "effects_page"
 class Answer:
     """What a run folder says; None before the first complete round.
 
-    effects and importance: None, too, where fewer than two variables take several values.
+    effects and importance: None, too, where fewer than two variables take several values. front: a sentence,
+    empty where the recipe weighs nothing against the score.
     """
 
     ranking: Ranking | None
     effects: Marginals | None
     importance: Importance | None
+    front: str = ""
 
 
 def ranking_of(folder: Path) -> Ranking | None:
@@ -36,23 +38,25 @@ def ranking_of(folder: Path) -> Ranking | None:
     from analysis.stats import rank
 
     found = _board_of(folder)
-    return None if found is None else rank(*found)
+    return None if found is None else rank(*found[:2])
 
 
 def answer_of(folder: Path) -> Answer:
     """The ranking, and what each variable does. Raises ResultsError where the folder is not ours."""
+    from analysis.front import sentence
     from analysis.marginal import marginals
     from analysis.stats import rank
 
     found = _board_of(folder)
-    ranking = None if found is None else rank(*found)
+    ranking = None if found is None else rank(*found[:2])
     if found is None or ranking is None:
         return Answer(None, None, None)
-    return Answer(ranking, marginals(found[0]), _importance(found[0], ranking))
+    said = sentence(ranking, found[2])
+    return Answer(ranking, marginals(found[0]), _importance(found[0], ranking), said)
 
 
-def _board_of(folder: Path) -> tuple[Board, float] | None:
-    """The board and the recipe's margin, None before the first finished run."""
+def _board_of(folder: Path) -> tuple[Board, float, tuple[str, ...]] | None:
+    """The board, the recipe's margin and its objectives, None before the first finished run."""
     from analysis.report import asked
     from analysis.tables import board
     from sweeps.results import read
@@ -61,7 +65,7 @@ def _board_of(folder: Path) -> tuple[Board, float] | None:
     if not results.frame["final"].any():
         return None
     about = asked(results, folder)
-    return board(results.frame, about.score, results.pruned), about.margin
+    return board(results.frame, about.score, results.pruned), about.margin, about.objectives
 
 
 def _importance(ranked: Board, ranking: Ranking) -> Importance | None:

@@ -34,9 +34,10 @@ from lab.genesis.race_command import race
 from lab.genesis.recipe import recipe
 from lab.genesis.verify_command import verify
 from lab.plan import plan, validate
+from lab.report import report
 from lab.score import score
 from lab.status import status
-from lab.sweep import pack, report, sweep
+from lab.sweep import pack, sweep
 from lab.terminal import note
 from lab.worker import worker
 

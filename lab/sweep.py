@@ -1,4 +1,4 @@
-"""``lab sweep`` and ``lab report``: run a recipe, renew its answer after every round, write the page."""
+"""``lab sweep`` and ``lab pack``: run a recipe, renew its answer after every round; gather its runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ __all__ = [
     "StorageOption",
     "not_trained",
     "pack",
-    "report",
     "run_folder",
     "seconds_of",
     "sweep",
@@ -218,6 +217,8 @@ def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
         emit({**document(answer.ranking), "sweep": _plain(outcome), "report": str(page)})
         return
     teller.renew(f"After {plural(outcome.rounds, 'round')} of {outcome.rounds_asked}")
+    if answer.front:
+        say(f"{answer.front}\n")
     if outcome.failures:
         failed = plural(len(outcome.failures), "run")
         say(f"{failed} failed; the report lists why, --retry tries again.")
@@ -243,71 +244,6 @@ def seconds_of(text: str) -> float:
     if not total:
         raise CommandError(f"--time is {text!r}; write it as 90s, 15m, 2h or 1h30m")
     return float(total)
-
-
-def report(
-    run: RunArgument,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: report.html in the folder.")
-    ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw every figure as a file in DIR, too.")
-    ] = None,
-    format_: Annotated[str, typer.Option("--format", help="Of these files: svg or png.")] = "svg",
-    runs: RunsOption = Path("runs"),
-    json: JsonOption = False,
-) -> None:
-    """Print the answer of a run folder and write its report, one HTML file that needs no network.
-
-    Examples:
-      lab report runs/ratios
-      lab report ratios --out ratios.html
-      lab report ratios --figures figures --format png
-    """
-    from analysis.report import write
-    from lab.answer import answer_of, document, effects_document, effects_page, page
-
-    folder = run_folder(run, runs)
-    answer = answer_of(folder)
-    if figures is not None:
-        _check_figures(figures, format_)
-    written = write(folder, out, answer.importance)
-    drawn = [] if figures is None else _draw(folder, figures, format_)
-    if json:
-        more = {"effects": effects_document(answer), "report": str(written)}
-        emit({**document(answer.ranking), **more, **({"figures": drawn} if figures else {})})
-        return
-    parts = (page(answer.ranking), effects_page(answer), f"report: {written}")
-    say("\n\n".join(part for part in parts if part))
-    if figures is not None:
-        say(f"{plural(len(drawn), 'figure')}: {figures}")
-
-
-def _check_figures(figures: Path, format_: str) -> None:
-    """Raises CommandError or PictureError before anything is written."""
-    from analysis.picture import ENDINGS, drawer
-
-    if f".{format_}" not in ENDINGS:
-        raise CommandError(f"--format is {format_!r}; choose svg or png")
-    if figures.exists() != figures.is_dir() or not figures.parent.is_dir():
-        raise CommandError(f"--figures {figures}: a folder is wanted, or a new name in one that exists")
-    drawer()
-
-
-def _draw(folder: Path, figures: Path, format_: str) -> list[str]:
-    """Draw every figure of the report of ``folder``; the paths."""
-    from analysis.picture import write_all
-    from analysis.report import asked
-    from analysis.report import figures as figures_of
-    from sweeps.results import read
-
-    results = read(folder)
-    figures.mkdir(exist_ok=True)
-    wanted = {
-        figures / f"{name}.{format_}": f for name, f in figures_of(results, asked(results, folder)).items()
-    }
-    write_all(wanted)
-    return [str(path) for path in wanted]
 
 
 def pack(

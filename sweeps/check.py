@@ -18,7 +18,7 @@ from blocks.base import Block, Shape
 from blocks.kernels.native import compiler
 from blocks.notation import NotationError, show_call, suggest
 from blocks.schedule import ScheduleError, names, parse
-from sweeps import space
+from sweeps import objectives, space
 from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
 from sweeps.match import MatchError, knob
 from sweeps.protocols import parts_of
@@ -52,6 +52,7 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     found = [*variables, *_tasks(recipe), *rates, *_size(recipe)]
     found.extend(_stretches(recipe))
     found.extend(_comparisons(recipe, blocks))
+    found.extend(objectives.problems(recipe))
     if recipe.train.eval_every > recipe.train.steps:
         found.append(
             (

@@ -25,6 +25,7 @@ __all__ = [
     "OPTIMISER",
     "ConstraintsPart",
     "MatchPart",
+    "Objective",
     "Recipe",
     "ShapePart",
     "TaskPart",
@@ -97,6 +98,7 @@ Decay = Annotated[
 Trials = Annotated[
     Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("number")], Discriminator(_word_kind)
 ]
+Objective = Literal["score", "params", "state", "flops"]
 # What a cost is brought to: that of the baseline, or a number.
 Aim = Annotated[
     Annotated[Literal["baseline"], Tag("word")] | Annotated[Positive, Tag("number")],
@@ -206,7 +208,7 @@ class Recipe(_Part):
 
     baseline: the label of the candidate that ``match`` and ``constraints`` hold others against, as it is
     written; None for the first. halving: of several optimiser settings, each round leaves out the worse half
-    (``sweeps.halving``).
+    (``sweeps.halving``). objective: the score alone, or what it is weighed against (``sweeps.objectives``).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -224,6 +226,7 @@ class Recipe(_Part):
     first_seed: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     halving: bool = False
     trials: Trials = "all"
+    objective: Annotated[tuple[Objective, ...], Field(strict=False), BeforeValidator(_listed)] = ("score",)
     score: Literal["accuracy", "auc", "steps"] = "accuracy"
     margin: Share = 0.02
     pruning: Annotated[float, Field(gt=0, le=0.5)] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from blocks.base import Block
-from sweeps import results, space
+from sweeps import objectives, results, space
 from sweeps.form import Recipe
 from sweeps.space import Candidate, Choices, SpaceError, Unmatched
 from sweeps.trials import Trials
@@ -71,8 +71,9 @@ class Roster:
         return self._trials.is_told(number)
 
     def tell(self, number: int, score: float) -> None:
-        """The score of a candidate's first complete round, once."""
-        self._trials.tell(number, score)
+        """The score of a candidate's first complete round, once; its costs, if asked for, are known."""
+        reached = objectives.values(self._recipe, self.candidates[number], score, self._table)
+        self._trials.tell(number, reached)
 
     def _join(self, number: int, choices: Choices) -> bool:
         try:

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.form import Recipe
 from sweeps.journal import open_journal
+from sweeps.objectives import directions
 from sweeps.space import Candidate, Choices, axes
 
 __all__ = ["Trials"]
@@ -34,7 +35,10 @@ class Trials:
 
     A study belongs to one search space: another set of values is another study in the same journal, since
     Optuna's categories never change; so are another match and other constraints, which decide what choices
-    stand for and which of them may be tried.
+    stand for and which of them may be tried, and other objectives.
+
+    The sampler is TPE, which takes several objectives, too (MOTPE: Ozaki et al. 2022, J. Artif. Intell. Res.
+    73): what it goes on with is the front of the trials so far. It is told of infeasible trials likewise.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
@@ -44,7 +48,10 @@ class Trials:
         space = hashlib.sha256(json.dumps(_identity(recipe)).encode()).hexdigest()[:8]
         storage = open_journal(folder / "study.log")
         self._study = optuna.create_study(
-            storage=storage, study_name=f"{recipe.name}-{space}", direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=f"{recipe.name}-{space}",
+            directions=directions(recipe),
+            load_if_exists=True,
         )
         count = len(self._study.get_trials(deepcopy=False))
         seed = hashlib.sha256(f"{recipe.name}/{count}".encode()).digest()
@@ -133,9 +140,9 @@ class Trials:
         every = (tuple(zip(names, combination, strict=True)) for combination in itertools.product(*values))
         return next(choices for choices in every if choices not in self._numbers)
 
-    def tell(self, number: int, value: float) -> None:
-        """The mean score of a candidate's first complete round, once."""
-        self._study.tell(number, value)
+    def tell(self, number: int, values: Sequence[float]) -> None:
+        """What a candidate's first complete round reaches of each objective, once."""
+        self._study.tell(number, values)
         self._told.add(number)
 
     def is_told(self, number: int) -> bool:
@@ -166,6 +173,8 @@ class Trials:
 
 
 def _identity(recipe: Recipe) -> Any:
-    """What makes a study another one. A recipe without match and constraints keeps the name it always had."""
+    """What makes a study another one. One of choices and the score alone keeps the name it had."""
     comparisons = recipe.model_dump(include={"baseline", "match", "constraints"}, exclude_none=True)
+    if recipe.objective != ("score",):
+        comparisons["objective"] = recipe.objective
     return [axes(recipe), comparisons] if comparisons else axes(recipe)

@@ -43,6 +43,7 @@ tasks: lite
 train: {lr: [1e-3, 1e-2], extrapolate: [2, 4], precision: bf16, kernel: torch}
 halving: true
 score: steps
+objective: [score, flops]
 """
 
 BASES: dict[str, str] = {
@@ -53,9 +54,9 @@ BASES: dict[str, str] = {
 
 _WORDS = (
     "name pattern schedules depth shape tasks search baseline match constraints train seeds first_seed "
-    "halving trials score margin pruning dim heads norm task steps batch eval_every lr weight_decay "
-    "warmup clip precision kernel eval_examples stop threshold extrapolate params state flops by within "
-    "length all auc attn fox gdn gla linear ttt swiglu mlp sparse window expand_k expand_v conv expand "
+    "halving trials objective score margin pruning dim heads norm task steps batch eval_every lr "
+    "weight_decay warmup clip precision kernel eval_examples stop threshold extrapolate params state flops "
+    "by within length auc attn fox gdn gla linear ttt swiglu mlp sparse window expand_k expand_v conv expand "
     "k_ratio recall noisy_recall fuzzy_recall copying compression memorization mqar multihop overwrite "
     "parity permutation lite mad hybrids vocab train_examples gap null true false .inf -.inf .nan ~ "
     "1e-4 1e400 -1 0 1 2 3:1 1:0 0:1 3:2 -1:1 99999:1 0x10 0o17 0b1 1_000 2026-01-01 <= >= baseline "

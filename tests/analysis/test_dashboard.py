@@ -128,4 +128,4 @@ def test_the_page_runs_no_script_of_its_own_and_asks_its_server_alone():
     assert (
         "script-src 'self';" in POLICY and "connect-src 'self'" in POLICY and "default-src 'none'" in POLICY
     )
-    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", script() + report.style("dashboard.css"))
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", script() + report.beside("dashboard.css"))

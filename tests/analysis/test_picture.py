@@ -62,14 +62,14 @@ def test_every_figure_of_a_report_is_a_file_with_the_name_of_its_task(tmp_path):
     tasks = {f"{kind}-{task}" for kind in ("curve", "position") for task in ("recall", "a-b-i")}
     assert {re.sub("-lt-|-gt", "-", name).strip("-") for name in found} == {
         "heatmap",
-        "state",
-        "flops",
+        "ratio",
+        *(f"front-{key}" for key in ("state", *(f"state-{4**n}" for n in range(3, 9)), "flops", "params")),
         *tasks,
     }
     assert all(Path(name).name == name and not name.startswith(".") for name in found)
-    few = {tmp_path / f"{name}.svg": found[name] for name in ("heatmap", "state")}
+    few = {tmp_path / f"{name}.svg": found[name] for name in ("heatmap", "front-state")}
     write_all(few)
-    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.svg", "state.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.svg", "front-state.svg"}
     assert all("r=3" in path.read_text(encoding="utf-8") for path in few)
 
 

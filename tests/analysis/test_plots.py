@@ -8,7 +8,7 @@ import json
 import plotly.graph_objects as go
 import pytest
 
-from analysis import plots
+from analysis import front, plots
 from analysis.stats import rank
 from analysis.tables import SCORES, board, curves, positions
 
@@ -22,7 +22,7 @@ def figures(frame, score="accuracy") -> list[go.Figure]:
     ranked = board(frame, score)
     ranking = rank(ranked)
     assert ranking is not None
-    found = [plots.heatmap(ranking), plots.cost(ranking, "state"), plots.cost(ranking, "flops")]
+    found = [plots.heatmap(ranking), *front.figures(ranked, ranking).values()]
     for task in ranked.tasks["task"].to_list():
         found.append(plots.learning_curve(curves(frame, ranked), ranked, task, ranked.labels))
         found.append(plots.by_position(positions(ranked), ranked, task, ranked.labels))
@@ -99,10 +99,3 @@ def test_candidates_that_are_not_named_are_grey_and_unlabelled():
     grey = [trace.name for trace in figure.data if trace.line.color == plots.GRID]
     assert grey == ["r=4:1", "r=10:1"]
     assert "r=4:1" not in [note.text for note in figure.layout.annotations]
-
-
-def test_the_ring_is_on_the_cheapest_within_the_margin():
-    ranking = rank(board(make_frame(curve=lambda *_: [0.1, 0.2, 0.3, 0.4, 0.5])))
-    assert ranking is not None and ranking.cheapest == "r=5"
-    rings = [trace.name for trace in plots.cost(ranking, "state").data if trace.marker.symbol == "circle-dot"]
-    assert rings == ["r=5"]

@@ -285,9 +285,9 @@ def files_are_kept(tab: Tab, place: Path) -> None:
     assert kept.height and kept.equals(stored.filter(pl.col("run").is_in(kept["run"].unique().to_list())))
     assert "Plotly.newPlot(" in (place / "window-report.html").read_text(encoding="utf-8")
     for ending, head in (("svg", b"<svg"), ("png", b"\x89PNG")):
-        tab.run(f"document.querySelector('#fig-state [data-title$={ending.upper()}]').click()")
-        wait((place / f"fig-state.{ending}").exists)
-        assert (place / f"fig-state.{ending}").read_bytes().startswith(head)
+        tab.run(f"document.querySelector('#fig-front [data-title$={ending.upper()}]').click()")
+        wait((place / f"fig-front.{ending}").exists)
+        assert (place / f"fig-front.{ending}").read_bytes().startswith(head)
 
 
 def a_phone_shows_it_whole(tab: Tab) -> None:

@@ -140,6 +140,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "report other": ("other", "env.json"),
     "report newer": ("newer", "newer version", "999"),
     "report done --figures figs --format pdf": ("--format is 'pdf'", "svg or png"),
+    "report done done": ("done and done are the same run folder", "give two"),
+    "report done a b": ("3 run folders are given", "two are compared"),
     "report done --figures good.yaml": ("good.yaml", "folder"),
     "report done --figures none/figs": ("none/figs", "folder"),
     "dashboard nowhere": ("nowhere", "no such folder"),

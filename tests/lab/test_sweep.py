@@ -116,8 +116,11 @@ def test_a_report_is_made_from_the_folder_alone(answer, swept, monkeypatch) -> N
     for words in (("runs/window",), ("window",), ("window", "--runs", "runs")):
         found = json.loads(answer("report", *words, "--out", "page.html", "--json"))
         same = {name: before[name] for name in ("sentence", "ranking")}
-        assert found == {**same, "effects": None, "report": "page.html"}  # one variable has nothing beside it
-        assert Path("page.html").read_text() == Path("runs/window/report.html").read_text()
+        # One variable has nothing beside it, and the score is weighed against nothing.
+        made = {"effects": None, "front": "", "report": "page.html", "rows": "page.rows.parquet"}
+        assert found == {**same, **made}
+        first = Path("runs/window/report.html").read_text()
+        assert Path("page.html").read_text() == first.replace("report.rows.parquet", "page.rows.parquet")
     page = answer("report", "runs/window")
     assert before["sentence"] in page
     for row in before["ranking"]["rows"]:
@@ -130,7 +133,7 @@ def test_the_figures_of_a_report_are_files(answer, swept, tmp_path: Path, monkey
     words = ("report", "window", "--out", tmp_path / "page.html", "--figures", tmp_path / "figures")
     found = json.loads(answer(*words, "--json"))["figures"]
     assert {Path(name) for name in found} == set((tmp_path / "figures").iterdir())
-    assert {Path(name).stem for name in found} >= {"heatmap", "state", "flops", "curve-recall"}
+    assert {Path(name).stem for name in found} >= {"heatmap", "front-state", "front-flops", "curve-recall"}
     assert all(Path(name).read_text(encoding="utf-8").startswith("<svg") for name in found)
 
 

@@ -26,7 +26,7 @@ def test_a_grid_is_enqueued_once(tmp_path: Path) -> None:
     assert list(numbers.values()) == list(range(12))
     trials = Trials(tmp_path, recipe())
     assert trials.enqueue(every) == numbers == trials.known
-    trials.tell(3, 0.5)
+    trials.tell(3, [0.5])
     assert Trials(tmp_path, recipe()).is_told(3)
     # Other values are another study; the first is found again after it.
     other = recipe("search.a=[1, 2]")
@@ -42,7 +42,7 @@ def test_suggestions_are_new_until_the_space_is_used_up(tmp_path: Path) -> None:
         assert suggestion is not None
         number, choices = suggestion
         found.append(choices)
-        trials.tell(number, 0.1 * i)
+        trials.tell(number, [0.1 * i])
         if i % 4 == 3:  # a new coordinator every few candidates
             trials = Trials(tmp_path, recipe())
             assert list(trials.known) == found
@@ -59,7 +59,7 @@ def test_killed_at_any_byte_of_the_journal(tmp_path: Path) -> None:
     whole.mkdir()
     trials = Trials(whole, recipe())
     numbers = trials.enqueue(every)
-    trials.tell(0, 1.0)
+    trials.tell(0, [1.0])
     journal = (whole / "study.log").read_bytes()
     for i in range(12):
         folder = tmp_path / str(i)
