@@ -96,8 +96,8 @@ def prepare(
     if not tokens.documents("valid") and valid:
         all_of_them = plural(tokens.documents("train"), "document")
         note(
-            f"note: none of {all_of_them} is held out: the hash of their text decides, and so few may all be on "
-            "one side; give more or smaller documents, or a larger --valid"
+            f"note: none of {all_of_them} is held out: the hash of their text decides, and so few may all be "
+            "on one side; give more or smaller documents, or a larger --valid"
         )
     emit(_document(tokens)) if json else say(_page(tokens))
 
