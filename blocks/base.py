@@ -7,6 +7,7 @@ training, prefill in pieces and decoding token by token are one code path.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -46,7 +47,12 @@ State = Mapping[str, Tensor | int]
 """The memory of one block after some tokens. A value: passed in, passed out, never kept on the module."""
 
 Context = MutableMapping[str, Any]
-"""What few blocks need beyond x (segment ids, token ids), and where they leave auxiliary losses."""
+"""What few blocks need beyond x (token ids, rotations), and where they leave auxiliary losses.
+
+``segments`` tells the documents of packed rows apart; the model reads it (``blocks.segments``), so that a
+mixer is only ever given whole documents, each in a row of its own, with tensors [B, T, ...] of the context
+laid out likewise.
+"""
 
 
 class OptionError(ValueError):
@@ -125,7 +131,7 @@ def at_least_fp32(x: Tensor) -> Tensor:
 def split_heads_dim(width: float, heads: int, what: str) -> int:
     """The per-head share of ``width``, refused with one sentence where it is not a whole number >= 1."""
     per_head = width / heads
-    if per_head < 1 or abs(per_head - round(per_head)) > 1e-9:
+    if per_head < 1 or math.isinf(per_head) or abs(per_head - round(per_head)) > 1e-9:
         raise OptionError(
             f"{what} is {width:g} wide over {heads} heads, {per_head:g} a head; "
             "choose dim, heads or the expansion so that a head is a whole number wide"

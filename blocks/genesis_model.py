@@ -25,6 +25,7 @@ from blocks.model import ModelState, Stack
 from blocks.parts import RMSNorm, ShortConv, make_norm
 from blocks.products import linear
 from blocks.schedule import Schedule, tile
+from blocks.segments import SEGMENTS
 
 __all__ = [
     "CONFIGS",
@@ -316,7 +317,8 @@ class GenesisModel(nn.Module):
     ) -> tuple[Tensor, ModelState]:
         """Logits [B, T, V] and the state after the last token; ``last_only`` gives [B, 1, V].
 
-        Raises ModeError where the mode's function of a sequence is not made of functions of its pieces.
+        Raises ModeError where the mode's function of a sequence is not made of functions of its pieces, be
+        they continued from a state or documents of a packed row.
         """
         if 0 in tokens_BT.shape:
             raise ModeError(
@@ -329,6 +331,8 @@ class GenesisModel(nn.Module):
                 f"{name} averages one number over the whole input, so it cannot go on from a state; "
                 "give the whole sequence, or generate with shipped-cache or documented"
             )
+        if form is not None and context is not None and SEGMENTS in context:
+            raise ModeError("segments of packed documents are given, and metacognition reads across them")
         layers = None if state is None else state[:-1]
         # The head gives the same weight a dense gradient; a sparse one is added to it row by row.
         x_BTD = F.embedding(tokens_BT, self.embedding.weight, sparse=True)

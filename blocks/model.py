@@ -10,15 +10,51 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, Shape, State
+from blocks.base import Block, Context, Kernel, Shape, State
+from blocks.mup import check_base
 from blocks.parts import make_norm
 from blocks.products import Linear
 from blocks.schedule import Schedule
+from blocks.segments import SEGMENTS, Layout, SegmentError, layout_of
 
-__all__ = ["AutoEncoder", "LanguageModel", "ModelState", "Stack"]
+__all__ = ["AutoEncoder", "LanguageModel", "ModelState", "Residual", "Stack", "StateError"]
 
 ModelState = Sequence[Sequence[State]]
 """One State per block, layer by layer."""
+
+Packed = tuple[Layout, Sequence[Context]]
+"""How the documents of packed rows are laid out, and the contexts of the buckets."""
+
+
+class StateError(ValueError):
+    """A state is not one of the model that it is given to."""
+
+
+class Residual(nn.ModuleDict):
+    """x + block(norm(x)): a block with its pre-norm.
+
+    One call per pass, however many documents the rows pack: the unit to shard over processes, or to compute
+    again in the backward pass.
+    """
+
+    def __init__(self, block: Block, shape: Shape, kernel: Kernel) -> None:
+        super().__init__({"norm": make_norm(shape, shape.dim, kernel), "block": block.build(shape, kernel)})
+        self.mixes = block.role != "channel"
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        state: State | None = None,
+        context: Context | None = None,
+        packed: Packed | None = None,
+    ) -> tuple[Tensor, State]:
+        """The sum and the block's state; ``packed`` keeps documents apart, where the block mixes tokens."""
+        normed_BTD = self["norm"](x_BTD)
+        if packed is not None and self.mixes:
+            layout, contexts = packed
+            return x_BTD + layout.run(self["block"], normed_BTD, contexts), {}
+        y_BTD, after = self["block"](normed_BTD, state, context)
+        return x_BTD + y_BTD, after
 
 
 class Stack(nn.Module):
@@ -31,33 +67,57 @@ class Stack(nn.Module):
 
     def __init__(self, schedule: Schedule, shape: Shape, kernel: Kernel = "torch") -> None:
         super().__init__()
+        self.schedule, self.shape = schedule, shape
         self.layers = nn.ModuleList(
-            nn.ModuleList(
-                nn.ModuleDict(
-                    {"norm": make_norm(shape, shape.dim, kernel), "block": block.build(shape, kernel)}
-                )
-                for block in layer
-            )
-            for layer in schedule
+            nn.ModuleList(Residual(block, shape, kernel) for block in layer) for layer in schedule
         )
-        blocks = [block for layer in schedule for block in layer]
-        modules = [part["block"] for layer in self.layers for part in layer]  # pyright: ignore
-        for block, module in zip(blocks, modules, strict=True):
-            out = getattr(module, "out", None)
+        for part, block in zip(self.parts(), self.blocks(), strict=True):
+            out = getattr(part["block"], "out", None)
             if block.role != "channel" and isinstance(out, nn.Linear):
-                out.weight.data *= len(blocks) ** -0.5
+                out.weight.data *= len(self.blocks()) ** -0.5
+
+    def parts(self) -> list[Residual]:
+        """The modules of all blocks, in their order."""
+        return [part for layer in self.layers for part in layer]  # pyright: ignore
+
+    def blocks(self) -> list[Block]:
+        """The blocks themselves, in their order."""
+        return [block for layer in self.schedule for block in layer]
 
     def forward(
         self, x_BTD: Tensor, state: ModelState | None = None, context: Context | None = None
     ) -> tuple[Tensor, ModelState]:
+        """The last sum, and the state after the last token.
+
+        Where ``context`` has ``segments``, whole numbers [B, T] that count the documents of each row, every
+        document is computed as if it were alone, from no state and to none: what comes back beside the sum is
+        empty. Raises SegmentError where segments do not fit, or come with a state; StateError where a state
+        is not this stack's.
+        """
+        packed = self._packed(x_BTD, state, context)
+        if state is not None and len(state) != len(self.layers):
+            raise StateError(
+                f"the state is one of {len(state)} layers and the model has {len(self.layers)}; give what "
+                "the model returned, unless documents were packed: they end"
+            )
         after: list[list[State]] = []
         for i, layer in enumerate(self.layers):
             after.append([])
             for j, part in enumerate(layer):  # pyright: ignore[reportArgumentType]
-                y_BTD, kept = part["block"](part["norm"](x_BTD), state[i][j] if state else None, context)
-                x_BTD = x_BTD + y_BTD
+                x_BTD, kept = part(x_BTD, state[i][j] if state is not None else None, context, packed)
                 after[-1].append(kept)
-        return x_BTD, after
+        return x_BTD, () if context is not None and SEGMENTS in context else after
+
+    def _packed(self, x_BTD: Tensor, state: ModelState | None, context: Context | None) -> Packed | None:
+        """What keeps the documents of packed rows apart; None where there is nothing to keep apart."""
+        if context is None or SEGMENTS not in context:
+            return None
+        if state is not None:
+            raise SegmentError(
+                "segments and a state are given; packed documents begin anew, so give one only"
+            )
+        layout = layout_of(context[SEGMENTS], x_BTD)
+        return None if layout is None else (layout, layout.contexts(context))
 
 
 class LanguageModel(nn.Module):
@@ -65,17 +125,29 @@ class LanguageModel(nn.Module):
 
     The embedding starts at N(0, 1) and the head at N(0, 0.02); tied, both at N(0, 1/D), so that logits start
     at order one. Blocks initialise themselves, but for what ``Stack`` says.
+
+    mup: the base width of maximal update parametrisation, None without. Logits are then multiplied by
+    mup / D, a tied embedding starts at N(0, 1/mup) at every width, and ``blocks.mup.groups`` gives each
+    parameter its learning rate. At D = mup the model is the one without. Raises MupError.
     """
 
     def __init__(
-        self, schedule: Schedule, shape: Shape, vocab: int, tied: bool = False, kernel: Kernel = "torch"
+        self,
+        schedule: Schedule,
+        shape: Shape,
+        vocab: int,
+        tied: bool = False,
+        kernel: Kernel = "torch",
+        mup: int | None = None,
     ) -> None:
         super().__init__()
+        check_base(mup, shape)
+        self.mup = mup
         self.embedding = nn.Embedding(vocab, shape.dim)
         self.stack = Stack(schedule, shape, kernel)
         self.norm = make_norm(shape, shape.dim, kernel)
         self.head = Linear(shape.dim, vocab, bias=False)
-        nn.init.normal_(self.embedding.weight, std=shape.dim**-0.5 if tied else 1.0)
+        nn.init.normal_(self.embedding.weight, std=(mup or shape.dim) ** -0.5 if tied else 1.0)
         nn.init.normal_(self.head.weight, std=0.02)
         if tied:
             self.head.weight = self.embedding.weight
@@ -83,9 +155,15 @@ class LanguageModel(nn.Module):
     def forward(
         self, tokens_BT: Tensor, state: ModelState | None = None, context: Context | None = None
     ) -> tuple[Tensor, ModelState]:
-        """Logits [B, T, V] and the state after the last token. ``tokens_BT`` are int64 ids below V."""
+        """Logits [B, T, V] and the state after the last token. ``tokens_BT`` are int64 ids below V.
+
+        ``context`` may hold ``segments``: see ``Stack.forward``, also for errors.
+        """
         x_BTD, after = self.stack(self.embedding(tokens_BT), state, context)
-        return self.head(self.norm(x_BTD)), after
+        x_BTD = self.norm(x_BTD)
+        if self.mup is not None:
+            x_BTD = x_BTD * (self.mup / self.stack.shape.dim)
+        return self.head(x_BTD), after
 
 
 def sinusoids(length: int, dim: int) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import load_model, save_model
 from blocks import BLOCKS
 from blocks.base import Block, Kernel, OptionError, Shape
 from blocks.model import LanguageModel
+from blocks.mup import MupError, check_base
 from blocks.notation import NotationError
 from blocks.schedule import Schedule, parse, tile
 from lab.model.form import Spec
@@ -91,7 +92,8 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
         try:
             for block in {block for layer in layers for block in layer}:
                 block.params(shape_of(spec))
-        except OptionError as exc:
+            check_base(spec.model.mup, shape_of(spec))
+        except (OptionError, MupError) as exc:
             yield ("model",), str(exc)
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
@@ -118,8 +120,9 @@ def shape_of(spec: Spec) -> Shape:
 
 def build(spec: Spec, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> LanguageModel:
     """The model, freshly initialised from torch's global generator, in float32 on the CPU."""
+    part = spec.model
     return LanguageModel(
-        schedule_of(spec, blocks), shape_of(spec), spec.model.vocab, tied=spec.model.tied, kernel=kernel
+        schedule_of(spec, blocks), shape_of(spec), part.vocab, tied=part.tied, kernel=kernel, mup=part.mup
     )
 
 

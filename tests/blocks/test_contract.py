@@ -1,4 +1,4 @@
-"""The block contract: ten laws over every block of the registry, its options, and awkward lengths.
+"""The block contract: eleven laws over every block of the registry, its options, and awkward lengths.
 
 Run it on your own blocks with ``pytest tests/blocks/test_contract.py --blocks my_blocks.py``.
 Shapes: B batch, T time, D width.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from blocks import BLOCKS
 from blocks.base import Block, Kernel, OptionError, Shape
+from blocks.model import Stack
 from tests.blocks import tolerances
 from tests.blocks.conftest import NEEDS_COMPILER
 from tests.blocks.counting import multiply_adds
@@ -296,6 +297,46 @@ def test_hard_inputs_stay_finite_and_right(core: str, case: str, form: str) -> N
 def test_every_mixer_declares_hard_inputs() -> None:
     mixers = {name for name, cls in BLOCKS.items() if cls().role != "channel"}
     assert mixers <= {entry.block for entry in CORES.values()}
+
+
+# 11. Packed documents are what they are alone.
+
+PACKED = ([1, 64, 65], [130], [3, 1, 1, 125], [17, 40, 8, 65])
+"""Documents of each row: of one token, a row of one, lengths that no chunk divides, several in one bucket."""
+
+
+def stack_of(block: Block, kernel: Kernel) -> Stack:
+    """A block with its pre-norm and residual, which is where documents are kept apart."""
+    torch.manual_seed(0)
+    stack = Stack(((block,),), SHAPE, kernel).double()
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return stack
+
+
+def test_packed_documents_are_what_they_are_alone(block: Block, kernel: Kernel) -> None:
+    stack, x = stack_of(block, kernel), noise(len(PACKED), 130, SHAPE.dim).requires_grad_()
+    inputs = [x, *stack.parameters()]
+    numbers = [torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in PACKED]
+    packed, state = stack(x, context={"segments": torch.stack(numbers)})
+    assert len(state) == 0, "packed documents end: nothing goes on from them"
+    alone = torch.stack(
+        [torch.cat([stack(one)[0][0] for one in row[None].split(PACKED[i], 1)]) for i, row in enumerate(x)]
+    )
+    assert_same(packed, alone, "outputs")
+    weight = noise(*x.shape, seed=2)
+    got, right = (
+        torch.autograd.grad((y * weight).sum(), inputs, materialize_grads=True) for y in (packed, alone)
+    )
+    for name, one, other in zip(("x", *dict(stack.named_parameters())), got, right, strict=True):
+        assert_same(one, other, f"gradient of {name}")
+
+
+def test_rows_of_one_document_take_the_plain_path_bit_for_bit(block: Block, kernel: Kernel) -> None:
+    stack, x = stack_of(block, kernel), noise(2, 65, SHAPE.dim)
+    packed, _ = stack(x, context={"segments": torch.tensor([[0], [7]]).expand(2, 65)})
+    assert torch.equal(packed, stack(x)[0])
 
 
 # The tables themselves.
