@@ -112,7 +112,11 @@ class _MLP(nn.Module):
 
 
 def _hidden(name: str, expand: float, dim: int) -> int:
-    """expand * dim, rounded. Raises OptionError where nothing is left."""
+    """expand * dim, rounded. Raises OptionError where nothing is left, or more than a float can count."""
+    if math.isinf(expand * dim):
+        raise OptionError(
+            f"{name}: expand is {expand:g}, which at dim {dim} is a width beyond all numbers; lower it"
+        )
     hidden = round(expand * dim)
     if hidden < 1:
         raise OptionError(

@@ -71,6 +71,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "describe gdn --nope 3": ("--nope", "--help"),
     "describe gdn --dim wide": ("--dim", "'wide'", "integer"),
     "describe gdn --dim 0": ("dim is 0", "at least 1"),
+    "describe swiglu(expand=1e308)": ("expand is 1e+308", "lower it"),
+    "describe gdn(expand_k=1e308)": ("expand_k=1e+308", "choose"),
     "describe attn --dim 10 --heads 4": ("10", "4 heads"),
     "describe gdn --length 0": ("--length", "'0'", "1"),
     "describe gnd": ("gnd", "did you mean 'gdn'", "fox"),
