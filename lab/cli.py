@@ -33,6 +33,7 @@ from lab.genesis.logits import logits
 from lab.genesis.race_command import race
 from lab.genesis.recipe import recipe
 from lab.genesis.verify_command import verify
+from lab.mup.command import mup
 from lab.plan import plan, validate
 from lab.report import report
 from lab.score import score
@@ -80,6 +81,7 @@ for _command in (
     calibrate,
     score,
     describe,
+    mup,
     blocks,
     tasks,
     sample,

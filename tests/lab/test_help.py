@@ -37,6 +37,8 @@ GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "rec
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
+        "sweep worker status plan validate score describe mup blocks tasks sample report dashboard compare "
+        "pack calibrate doctor bench genesis"
         "sweep worker status plan validate score describe blocks tasks sample report dashboard compare pack "
         "calibrate doctor bench eval genesis data"
     )

@@ -1,0 +1,162 @@
+"""``lab mup``: whether rates found on a narrow model hold on a wide one, block by block."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.terminal import (
+    BlocksOption,
+    CommandError,
+    DepthOption,
+    JsonOption,
+    VarOption,
+    emit,
+    known_blocks,
+    note,
+    say,
+    table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blocks.schedule import Schedule
+    from lab.mup.coordinates import Growth, Setting
+    from lab.mup.rates import Curve
+
+__all__ = ["mup"]
+
+
+def mup(
+    schedule: Annotated[
+        str, typer.Argument(help='A block or a schedule: gdn, "(gdn, swiglu) + (fox, mlp)".')
+    ],
+    base: Annotated[int, typer.Option(help="The base width.", min=1)] = 64,
+    widths: Annotated[str, typer.Option(help="Widths to compare.", metavar="N,N,...")] = "64,128,256,512",
+    head: Annotated[int, typer.Option(help="Channels of a head, at every width.", min=1)] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of AdamW.", min=1)] = 4,
+    lr: Annotated[float, typer.Option(help="Its rate.")] = 1e-3,
+    seeds: Annotated[int, typer.Option(help="Seeds to average over.", min=1)] = 3,
+    rates: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", help="Train so many steps at several rates instead.", min=1),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it to a file: .svg, .png or .html.")
+    ] = None,
+    depth: DepthOption = None,
+    var: VarOption = None,
+    blocks: BlocksOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure how a model's outputs move as it is widened, without and with muP.
+
+    A movement that grows with the width asks for another rate at every width. With --rates the loss itself,
+    by rate and width, on bytes of Python's standard library.
+
+    Examples:
+      lab mup gdn
+      lab mup "(gdn, swiglu) + (fox, swiglu)" --widths 64,128,256 --figure movements.html
+      lab mup "(gdn, swiglu) + (attn, swiglu)" --widths 64,128,256 --seeds 2 --rates 200 --json
+    """
+    from lab.describe import read_schedule
+    from lab.mup.coordinates import Setting
+    from lab.mup.figure import check as check_path
+
+    if not (lr > 0 and math.isfinite(lr)):
+        raise CommandError(f"--lr is {lr:g}; it must be above 0")
+    setting = Setting(
+        widths=_widths(widths, head, base), base=base, head=head, steps=steps, lr=lr, seeds=seeds
+    )
+    if figure is not None:
+        check_path(figure)
+    known = known_blocks(blocks)
+    layers = read_schedule(schedule, depth, var, known)
+    if rates is not None:
+        _show_rates(layers, setting, rates, figure, json)
+    else:
+        words = {cls: word for word, cls in known.items()}
+        names = [words[type(block)] for layer in layers for block in layer]
+        _show_movements(layers, [f"{i} {name}" for i, name in enumerate(names, 1)], setting, figure, json)
+
+
+def _widths(text: str, head: int, base: int) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) < 2 or list(found) != sorted(set(found)) or found[0] < 1:
+        raise CommandError(f"--widths is {text!r}; at least two rising whole numbers are wanted: 64,128,256")
+    for name, width in (("--base", base), *(("--widths", width) for width in found)):
+        if width % head:
+            raise CommandError(f"{name}: {width} is no multiple of --head, {head}; heads keep their size")
+    return found
+
+
+def _show_movements(
+    layers: Schedule, names: Sequence[str], setting: Setting, figure: Path | None, json: bool
+) -> None:
+    from lab.mup.coordinates import check
+
+    found = {mup: check(layers, names, mup, setting) for mup in (False, True)}
+    if figure is not None:
+        from lab.mup.figure import movements, write
+
+        write(movements(found, setting), figure)
+    if json:
+        emit(
+            [
+                {"mup": mup, **vars(one), "bound": one.bound}
+                for mup, growths in found.items()
+                for one in growths
+            ]
+        )
+        return
+    header = ("output", *(f"{width}" for width in setting.widths), "exponent")
+    means = f"root mean square, mean of {setting.seeds} seeds"
+    title = f"Movement in {setting.steps} steps of AdamW at {setting.lr:g}, {means}"
+    for mup, growths in found.items():
+        say(f"{title}, {'with muP, base ' + str(setting.base) if mup else 'without muP'}")
+        say(table(header, [_row(one) for one in growths]) + "\n")
+    over = [one.name for one in found[True] if not one.exponent <= one.bound]
+    say(
+        f"With muP these grow faster than their bound: {', '.join(over)}."
+        if over
+        else "With muP no movement grows with the width beyond its bound."
+    )
+
+
+def _row(one: Growth) -> tuple[str, ...]:
+    return (one.name, *(f"{at[-1]:.4f}" for at in one.moved), f"{one.exponent:.2f}")
+
+
+def _show_rates(layers: Schedule, setting: Setting, steps: int, figure: Path | None, json: bool) -> None:
+    from lab.mup.rates import curves
+
+    def tell(width: int, mup: bool, rate: float, seed: int, loss: float) -> None:
+        note(f"{width} wide, {'muP' if mup else 'plain'}, rate {rate:.2g}, seed {seed}: {loss:.3f}")
+
+    found = curves(layers, setting, steps, tell)
+    if figure is not None:
+        from lab.mup.figure import rates, write
+
+        write(rates(found), figure)
+    if json:
+        emit([_plain(curve) for curve in found])
+        return
+    header = ("width", "muP", *(f"2^{round(math.log2(rate))}" for rate in found[0].rates), "best")
+    say(f"Loss, nats a byte, over the last fifth of {steps} steps, by highest rate; {setting.seeds} seeds")
+    say(table(header, [_curve(one) for one in found]))
+
+
+def _plain(one: Curve) -> dict[str, Any]:
+    return {**vars(one), "means": one.means, "best": one.best}
+
+
+def _curve(one: Curve) -> tuple[str, ...]:
+    losses = (f"{mean:.3f}" if math.isfinite(mean) else "diverged" for mean in one.means)
+    return (str(one.width), "yes" if one.mup else "no", *losses, f"2^{round(math.log2(one.best))}")

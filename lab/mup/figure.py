@@ -1,0 +1,98 @@
+"""Figures of ``lab mup``: two panels side by side, without muP and with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis import picture
+from analysis.plots import colours, safe, styled
+from lab.mup.coordinates import Growth, Setting
+from lab.mup.rates import Curve
+from lab.terminal import CommandError
+from sweeps.results import write_bytes
+
+__all__ = ["check", "movements", "rates", "write"]
+
+PANELS = ((False, "without muP"), (True, "with muP"))
+
+
+def check(path: Path) -> None:
+    """Refuse, before anything is measured, a path that no figure can be written to."""
+    if path.suffix in (".svg", ".png"):
+        picture.check(path)
+    elif path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
+        raise CommandError(
+            f"--figure is {path}; a file in a folder that exists is wanted, .svg, .png or .html"
+        )
+
+
+def write(figure: go.Figure, path: Path) -> None:
+    """To ``path``, as ``check`` allows it."""
+    if path.suffix == ".html":
+        write_bytes(path, figure.to_html(include_plotlyjs=True).encode())
+    else:
+        picture.write(figure, path)
+
+
+def movements(found: Mapping[bool, Sequence[Growth]], setting: Setting) -> go.Figure:
+    """How far each output moved in all steps, over the width."""
+    return _panels(
+        {
+            mup: [(g.name, list(setting.widths), [one[-1] for one in g.moved]) for g in growths]
+            for mup, growths in found.items()
+        },
+        "width",
+        f"movement in {setting.steps} steps",
+        2,
+        [float(width) for width in setting.widths],
+        "log",
+    )
+
+
+def rates(found: Sequence[Curve]) -> go.Figure:
+    """The loss by rate, a line for every width; a run that diverged has no point."""
+    lines: dict[bool, list[tuple[str, list[float], list[float]]]] = {mup: [] for mup, _ in PANELS}
+    for curve in found:
+        points = [(x, y) for x, y in zip(curve.rates, curve.means, strict=True) if math.isfinite(y)]
+        lines[curve.mup].append((f"{curve.width} wide", [x for x, _ in points], [y for _, y in points]))
+    return _panels(lines, "highest rate", "loss, nats a byte", 2, list(found[0].rates), "linear")
+
+
+def _panels(
+    lines: Mapping[bool, Sequence[tuple[str, Sequence[float], Sequence[float]]]],
+    x: str,
+    y: str,
+    base: int,
+    ticks: Sequence[float],
+    scale: str,
+) -> go.Figure:
+    figure = make_subplots(
+        cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=[t for _, t in PANELS]
+    )
+    palette = colours([name for name, _, _ in lines[True]])
+    for column, (mup, _) in enumerate(PANELS, 1):
+        for name, at, value in lines[mup]:
+            trace = go.Scatter(
+                x=at,
+                y=value,
+                name=safe(name),
+                mode="lines+markers",
+                line={"color": palette[name]},
+                legendgroup=safe(name),
+                showlegend=mup,
+            )
+            figure.add_trace(trace, row=1, col=column)
+    styled(figure, 360, right=130)
+    figure.update_layout(showlegend=True, legend={"x": 1.02, "y": 1})
+    texts = [
+        f"{tick:g}" if tick >= 1 else f"{base}<sup>{round(math.log(tick, base))}</sup>" for tick in ticks
+    ]
+    figure.update_xaxes(type="log", title_text=x, tickvals=list(ticks), ticktext=texts)
+    figure.update_yaxes(type=scale)
+    figure.update_yaxes(title_text=y, col=1)
+    return figure

@@ -1,0 +1,73 @@
+"""``lab mup``: under muP no block's movement grows with the width, and the same check fails without."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from blocks import BLOCKS
+from blocks.schedule import parse
+from lab.mup.coordinates import EXCEPTIONS, Growth, Setting, check, exponent
+from lab.mup.rates import Curve, text, train
+
+SETTING = Setting(widths=(64, 128, 256), seeds=1)
+
+
+def growth(name: str, mup: bool) -> list[Growth]:
+    return check(parse(name), [name], mup, SETTING)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_movement_grows_with_the_width_without_mup_and_not_with_it(name: str) -> None:
+    for one in growth(name, mup=True):
+        assert abs(one.exponent) <= one.bound, f"{one.name}: {one.exponent:.2f} with muP"
+    for one in growth(name, mup=False):
+        assert one.exponent > 2 * one.bound, f"{one.name}: {one.exponent:.2f} without muP"
+
+
+def test_exceptions_name_blocks() -> None:
+    assert set(EXCEPTIONS) <= {*BLOCKS, "logits"}
+
+
+def test_both_are_the_same_at_the_base_width() -> None:
+    setting = Setting(widths=(64, 128), steps=1, seeds=1)
+    plain, mup = (check(parse("swiglu"), ["swiglu"], one, setting) for one in (False, True))
+    assert [one.moved[0] for one in plain] == [one.moved[0] for one in mup]
+    assert all(one.moved[0][0] == 0 for one in mup)
+
+
+def test_the_exponent_is_a_slope_and_a_value_that_is_no_number_has_none() -> None:
+    assert exponent((2, 4, 8), (3.0, 12.0, 48.0)) == pytest.approx(2)
+    assert math.isnan(exponent((2, 4), (1.0, math.nan)))
+
+
+def test_training_learns_and_a_diverged_run_counts_as_infinite() -> None:
+    from blocks.base import Shape
+    from blocks.model import LanguageModel
+
+    def loss(lr: float) -> float:
+        torch.manual_seed(0)
+        net = LanguageModel(parse("swiglu"), Shape(dim=16, heads=1), 256)
+        return train(net, text(), 40, lr, seed=0, batch=4, length=16)
+
+    assert loss(1e-2) < math.log(256) - 1
+    assert loss(1e30) == math.inf
+    assert Curve(16, True, (1.0, 2.0), ((3.0, math.inf), (4.0, 4.5))).best == 2.0
+
+
+def test_the_command_shows_both_and_draws_them(answer, workplace: Path) -> None:
+    words = ("mup", "(average, swiglu)", "--blocks", "my_blocks.py", "--widths", "32,64", "--seeds", 1)
+    said = answer(*words, "--steps", 1, "--base", 32, "--figure", "moved.html")
+    assert "without muP" in said and "with muP, base 32" in said
+    assert "1 average" in said and "2 swiglu" in said and "logits" in said
+    assert "plotly" in Path("moved.html").read_text(encoding="utf-8")
+
+
+def test_rates_as_json_and_as_a_figure(answer, workplace: Path) -> None:
+    words = ("mup", "swiglu", "--widths", "16,32", "--base", 16, "--seeds", 1, "--rates", 2)
+    found = json.loads(answer(*words, "--json", "--figure", "rates.html"))
+    assert [(one["width"], one["mup"]) for one in found] == [(16, False), (16, True), (32, False), (32, True)]
+    # At the base width muP is no other training.
+    assert found[0]["losses"] == found[1]["losses"]
