@@ -58,8 +58,11 @@ def test_what_a_parameter_is_follows_from_its_module(block: Block) -> None:
         assert last not in FIXED or not (group.decays or hidden), name
 
 
-def test_hidden_matrices_start_with_one_over_their_inputs_and_all_else_as_it_was(block: Block) -> None:
-    narrow, wide = (model(block, 16, Shape(dim=dim, heads=dim // 16)) for dim in (64, 256))
+@pytest.mark.parametrize("tied", [False, True])
+def test_hidden_matrices_start_with_one_over_their_inputs_and_all_else_as_it_was(
+    block: Block, tied: bool
+) -> None:
+    narrow, wide = (model(block, 16, Shape(dim=dim, heads=dim // 16), tied) for dim in (64, 256))
     for small, large in zip(groups(narrow), groups(wide), strict=True):
         for name, one, other in zip(small.names, small.params, large.params, strict=True):
             if one.numel() < 300:

@@ -64,6 +64,15 @@ def test_every_token_has_one_place_and_little_is_filled_up() -> None:
         assert used <= sum(max(2 * one, SHORT) for row in lengths for one in row)
 
 
+def test_a_channel_mixer_takes_the_rows_as_they_are() -> None:
+    net, seen = model(), []
+    for part in net.stack.parts():
+        part["block"].register_forward_pre_hook(lambda _, given: seen.append(list(given[0].shape)))
+    net(torch.zeros(2, 40, dtype=torch.long), context={"segments": rows([[7, 33], [1, 39]])})
+    blocks = [block.role for block in net.stack.blocks()]
+    assert [shape for shape in seen if shape == [2, 40, 16]] == [[2, 40, 16]] * blocks.count("channel")
+
+
 def test_a_block_reads_the_context_of_its_documents_and_what_it_leaves_is_found() -> None:
     context = {"segments": rows([[2, 3], [5]]), "tokens": torch.arange(10).view(2, 5), "word": "kept"}
     layout = layout_of(context["segments"], torch.zeros(2, 5, 1))
