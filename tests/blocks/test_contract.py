@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from blocks import BLOCKS
 from blocks.base import Block, Kernel, OptionError, Shape
 from blocks.model import Stack
+from blocks.segments import DOCUMENTS
 from tests.blocks import tolerances
 from tests.blocks.conftest import NEEDS_COMPILER
 from tests.blocks.counting import multiply_adds
@@ -335,8 +336,10 @@ def test_packed_documents_are_what_they_are_alone(block: Block, kernel: Kernel) 
 
 def test_rows_of_one_document_take_the_plain_path_bit_for_bit(block: Block, kernel: Kernel) -> None:
     stack, x = stack_of(block, kernel), noise(2, 65, SHAPE.dim)
-    packed, _ = stack(x, context={"segments": torch.tensor([[0], [7]]).expand(2, 65)})
+    context = {"segments": torch.tensor([[0], [7]]).expand(2, 65)}
+    packed, _ = stack(x, context=context)
     assert torch.equal(packed, stack(x)[0])
+    assert DOCUMENTS not in context, "nothing is laid out"
 
 
 # The tables themselves.
