@@ -61,6 +61,7 @@ PAGES = [
     "LOG.md",
     "docs/evaluation.md",
     "docs/genesis.md",
+    "docs/mup.md",
     "docs/spread.md",
     "docs/trust.md",
     "benchmarks/README.md",
