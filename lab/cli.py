@@ -40,6 +40,7 @@ from lab.score import score
 from lab.status import status
 from lab.sweep import pack, sweep
 from lab.terminal import note
+from lab.train.command import train
 from lab.worker import worker
 
 __all__ = ["app", "main", "run"]
@@ -87,6 +88,7 @@ for _command in (
     sample,
     doctor,
     bench,
+    train,
 ):
     _add(_command, app)
 

@@ -1,0 +1,5 @@
+"""``python -m lab``, as torchrun starts it."""
+
+from lab.cli import main
+
+main()

@@ -1,0 +1,243 @@
+"""A training from its specification to its folder: opened or gone on with, trained, scored, written."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from blocks import BLOCKS
+from blocks.base import Kernel
+from blocks.kernels.native import KernelError, library
+from lab.model.form import Spec
+from lab.model.spec import Blocks, build, dump, load, write_model
+from lab.train import checkpoint as checkpoints
+from lab.train import folder as folders
+from lab.train.baselines import bigram_bits, xz_bits
+from lab.train.feed import Feed, open_feed
+from lab.train.folder import CHECKPOINTS, ENV, KIND, MODEL, SPEC, Step
+from lab.train.loop import Trainer, TrainError
+from lab.train.meter import matmul_rate
+from lab.train.parallel import Crew, crew
+from lab.train.signals import Ending
+from sweeps.begin import timestamp
+from sweeps.files import TEMPORARY, json_of, text_of, write_text
+from sweeps.run import chosen_kernel, versions
+
+__all__ = ["Begun", "Ended", "Listener", "kernel_of", "train"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is told before the first step.
+
+    step: where it goes on from. peak: FLOP/s of one process that MFU is held against; peak_from:
+    ``measured``, a matrix product here in the training's precision, or ``stated``.
+    """
+
+    folder: Path
+    params: int
+    step: int
+    steps: int
+    kernel: str
+    device: str
+    processes: int
+    peak: float
+    peak_from: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a training came to. state: ``finished``, or ``stopped`` by a signal after saving.
+
+    bits, bigram, xz: bits per byte of all held-out text that is scored, by the model (the average where one
+    is kept), a bigram of bytes fitted on the training text, and ``xz -9``; None before the end.
+    """
+
+    state: str
+    folder: Path
+    step: int
+    steps: int
+    params: int
+    tokens: int
+    seconds: float
+    held_out: int
+    bits: float | None = None
+    bigram: float | None = None
+    xz: float | None = None
+    code: int = 0
+
+
+class Listener(Protocol):
+    """Told what happens, in the leading process alone."""
+
+    def begun(self, begun: Begun) -> None: ...
+    def step(self, step: Step, steps: int) -> None: ...
+
+
+def kernel_of(spec: Spec, device: torch.device) -> Kernel:
+    """What ``train.kernel`` stands for here: ``auto`` is C on a CPU with a C compiler, else torch."""
+    if spec.train.kernel == "auto" and (device.type != "cpu" or spec.train.compile):
+        return "torch"
+    return chosen_kernel(spec.train.kernel)
+
+
+def train(
+    spec: Spec,
+    folder: Path,
+    listener: Listener,
+    blocks: Blocks = BLOCKS,
+    peak: float | None = None,
+    feed: Feed | None = None,
+) -> Ended:
+    """Train ``spec`` in ``folder``, or go on where it stopped, with all processes that torchrun started.
+
+    peak: FLOP/s of one process; None to measure. feed: what is read; None to open what the specification
+    names. Raises the errors of ``lab.train`` and of what it opens, and Diverged.
+    """
+    with ExitStack() as stack:
+        together = stack.enter_context(crew())
+        feed = open_feed(spec) if feed is None else feed
+        kernel = _kernel(spec, together.device)
+        if together.leads:
+            folders.check(folder, spec.model_dump(mode="json"), _stored(folder, blocks), feed.digests)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(folders.locked(folder))
+        together.wait()
+        return _train(spec, folder, listener, blocks, peak, feed, kernel, together)
+
+
+def _train(
+    spec: Spec,
+    folder: Path,
+    listener: Listener,
+    blocks: Blocks,
+    peak: float | None,
+    feed: Feed,
+    kernel: Kernel,
+    crew: Crew,
+) -> Ended:
+    precision = torch.autocast(crew.device.type, torch.bfloat16, enabled=spec.train.precision == "bf16")
+    rate = matmul_rate(crew.device, precision) if peak is None else peak
+    trainer = Trainer(spec, feed.source, feed.held_out, crew, kernel, blocks, rate)
+    kept = folder / CHECKPOINTS
+    if crew.leads:
+        kept.mkdir(exist_ok=True)
+        checkpoints.clear(kept)
+    crew.wait()
+    if (last := checkpoints.latest(kept)) is not None:
+        trainer.restore(last)
+    begun = Begun(
+        folder=folder,
+        params=trainer.params,
+        step=trainer.progress.step,
+        steps=spec.train.steps,
+        kernel=kernel,
+        device=str(crew.device.type),
+        processes=crew.world,
+        peak=rate,
+        peak_from="measured" if peak is None else "stated",
+    )
+    if crew.leads:
+        _write_head(spec, begun, feed)
+        listener.begun(begun)
+
+    def told(step: Step) -> None:
+        if crew.leads:
+            folders.tell(folder, step)
+            listener.step(step, spec.train.steps)
+
+    with Ending() as ending:
+        finished = trainer.run(kept, told, ending)
+    return _end(trainer, folder, feed, blocks, ending.code if not finished else 0)
+
+
+def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, code: int) -> Ended:
+    """Score and write what a finished training leaves. All processes call it."""
+    spec, progress, crew = trainer.spec, trainer.progress, trainer.crew
+    bits = bigram = xz = None
+    if not code:
+        bits = trainer.score(list(range(feed.held_out.count)))
+        weights = trainer.weights()
+        if crew.leads:
+            _write_model(weights, spec, folder / MODEL, blocks)
+            bigram, xz = bigram_bits(feed.train_text(), feed.held_out.text), xz_bits(feed.held_out.text)
+    return Ended(
+        state="stopped" if code else "finished",
+        folder=folder,
+        step=progress.step,
+        steps=spec.train.steps,
+        params=trainer.params,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        held_out=len(feed.held_out.text),
+        bits=bits,
+        bigram=bigram,
+        xz=xz,
+        code=code,
+    )
+
+
+def _kernel(spec: Spec, device: torch.device) -> Kernel:
+    """The kernel, compiled where it is C. Raises TrainError."""
+    kernel = kernel_of(spec, device)
+    if kernel == "c":
+        if device.type != "cpu":
+            raise TrainError("train.kernel is c, which runs on CPUs alone; set train.kernel=torch or auto")
+        try:
+            library(torch.float32)
+        except KernelError as exc:
+            raise TrainError(f"{exc}; or set train.kernel=torch") from exc
+    return kernel
+
+
+def _stored(folder: Path, blocks: Blocks) -> dict[str, Any] | None:
+    """The specification that ``folder`` was begun with, as plain values; None where there is none."""
+    path = folder / SPEC
+    return load(path, blocks=blocks).model_dump(mode="json") if path.is_file() else None
+
+
+def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
+    """spec.yaml, env.json, and the log up to where the training goes on from."""
+    folder, now = begun.folder, timestamp()
+    path, created = folder / ENV, now
+    if path.exists():
+        created = json_of(text_of(path), path, "delete this folder").get("created", now)
+    env = {
+        "kind": KIND,
+        "name": spec.name,
+        "created": created,
+        "continued": now,
+        **versions(),
+        "device": begun.device,
+        "processes": begun.processes,
+        "threads": torch.get_num_threads(),
+        "kernel": begun.kernel,
+        "peak_flops": begun.peak,
+        "peak_from": begun.peak_from,
+        "params": begun.params,
+        "data": feed.digests,
+    }
+    write_text(folder / SPEC, dump(spec))
+    write_text(path, json.dumps(env, indent=2) + "\n")
+    folders.begin_log(folder, begun.step)
+
+
+def _write_model(weights: dict[str, Tensor], spec: Spec, path: Path, blocks: Blocks) -> None:
+    """The file, whole or not at all."""
+    model = build(spec, blocks=blocks)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+    partial = path.with_name(f"{TEMPORARY}{path.name}")
+    write_model(model, spec, partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
