@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint import CheckpointException, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -120,7 +120,10 @@ def restore(
     try:
         with _alone_on_purpose():
             state_dict_loader.load(state, checkpoint_id=path, no_dist=crew.world == 1)
-    except Exception as exc:  # DCP wraps whatever a torn or foreign file makes the unpickler raise
+    except (
+        Exception,
+        CheckpointException,
+    ) as exc:  # whatever a torn or foreign file makes the unpickler raise
         raise CheckpointError(
             f"{path}: cannot be read ({_reason(exc)}); delete this folder, and the one before it is taken"
         ) from exc

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.checkpoint import checkpoint
 
 from blocks.base import Kernel
@@ -171,13 +172,16 @@ class Trainer:
                 (learned * (self.crew.world / targets)).backward()
                 sums += nats.detach()
         loss = self.crew.total(float(sums))[0] / targets
-        limit = math.inf if part.optimiser.clip is None else part.optimiser.clip
-        norm = float(whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit)))
+        params = [p for p in self.model.parameters() if p.grad is not None]
+        norm = whole(get_total_norm([p.grad for p in params if p.grad is not None]))
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            # Before anything is clipped: one that is no number would make all of them none.
             where = where_it_broke(self.model, self.called, batches, self.precision, self.crew)
             raise Diverged(
                 f"step {step}: loss {loss:.3g}, gradient norm {norm:.3g}; first not finite: {where}"
             )
+        if part.optimiser.clip is not None:
+            clip_grads_with_norm_(params, part.optimiser.clip, norm)
         share = share_at(part.rate, step, part.steps)
         set_rate(self.optimisers, share)
         for optimiser in self.optimisers:
@@ -185,7 +189,7 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(step)
-        return self._line(step, loss, norm, share * part.optimiser.lr, time.perf_counter() - started)
+        return self._line(step, loss, float(norm), share * part.optimiser.lr, time.perf_counter() - started)
 
     def _line(self, step: int, loss: float, norm: float, lr: float, seconds: float) -> Step:
         tokens = self.spec.train.batch * self.spec.data.length
