@@ -1,4 +1,4 @@
-"""``lab status``: how far a sweep is, while it is at work, after its end, or after it was killed."""
+"""``lab status``: how far a sweep or a training is, at work, after its end, or after it was killed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,25 @@ def status(
 ) -> None:
     """Say how far a sweep is: runs done, being trained, begun again, set aside, and the time that is left.
 
-    It disturbs no sweep and needs none at work. With --storage it asks the queue by the sweep's name, on a
-    machine that does not see the folder, and waits a few seconds for a sign of life.
+    Or a training, given the folder of lab train. It disturbs neither and needs neither at work. With
+    --storage it asks the queue by the sweep's name, on a machine that does not see the folder, and waits a
+    few seconds for a sign of life.
 
     Examples:
       lab status ratios
       lab status runs/ratios --json
+      lab status models/smoke
       lab status ratios --storage postgresql+psycopg://lab@db/lab
     """
+    from lab.train.folder import is_training
+
+    if storage is None and is_training(Path(run)):
+        from lab.train.status import page
+        from lab.train.status import read as read_training
+
+        training = read_training(Path(run))
+        emit(training.document()) if json else say(page(training, run))
+        return
     if storage is None:
         from sweeps.status import read
 
