@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.checkpoint import checkpoint
 
@@ -31,7 +31,7 @@ from lab.train.folder import Step
 from lab.train.loss import IGNORE, summed_loss
 from lab.train.meter import memory_peak
 from lab.train.optimisers import optimisers, set_rate
-from lab.train.parallel import Crew, blocks_of, distribute, synchronised, whole
+from lab.train.parallel import Crew, distribute, synchronised, whole
 from lab.train.rates import share_at
 from lab.train.rows import Batch, HeldOut, Source, batch_of, share_of, windows
 from lab.train.score import called_with, nats_of
@@ -67,12 +67,12 @@ class Trainer:
         self.spec, self.source, self.held_out, self.crew = spec, source, held_out, crew
         self.micro = micro_of(spec, crew)
         torch.manual_seed(part.seed)
-        self.model: nn.Module = build(spec, kernel, blocks).to(crew.device)
-        for block in blocks_of(self.model):
+        self.model = build(spec, kernel, blocks).to(crew.device)
+        for residual in self.model.stack.parts():
             if part.recompute:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+                residual.forward = partial(checkpoint, residual.forward, use_reentrant=False)
             if part.compile:
-                block.compile()
+                residual.compile()
         self.params = sum(p.numel() for p in self.model.parameters())
         self.called = distribute(self.model, part.parallel, crew)
         self.optimisers = optimisers(self.model, part.optimiser)

@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from blocks.model import LanguageModel
+from blocks.mup import groups
 from lab.model.form import OptimiserPart
 
-__all__ = ["Group", "groups", "optimisers", "set_rate"]
+__all__ = ["optimisers", "set_rate"]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Parameters that are stepped alike: ``lr`` multiplies the base rate; ``matrix``: Muon may take them."""
-
-    names: tuple[str, ...]
-    params: tuple[nn.Parameter, ...]
-    lr: float
-    decays: bool
-    matrix: bool
-
-
-def groups(model: nn.Module) -> Sequence[Group]:
-    """Every parameter in one group: hidden matrices; embedding and head; vectors, which do not decay."""
-    found: dict[tuple[bool, bool], dict[str, nn.Parameter]] = {}
-    for name, p in model.named_parameters():
-        # A short convolution's weight [C, W] is C little vectors, no map between widths.
-        matrix = p.ndim == 2 and name.startswith("stack.") and "conv" not in name
-        found.setdefault((p.ndim >= 2, matrix), {})[name] = p
-    return [
-        Group(tuple(params), tuple(params.values()), 1.0, decays, matrix)
-        for (decays, matrix), params in found.items()
-    ]
-
-
-def optimisers(model: nn.Module, part: OptimiserPart) -> list[Optimizer]:
+def optimisers(model: LanguageModel, part: OptimiserPart) -> list[Optimizer]:
     """One or two optimisers over all parameters of ``model``; ``set_rate`` sets their rates before a step.
 
-    Muon's update has singular values near 1 whatever the width, times sqrt(max(1, rows / columns)) (Jordan et
-    al. 2024), so that the multiplier of a group is AdamW's alone.
+    The multiplier of a group (``blocks.mup.Group.lr``) is AdamW's alone: Muon's update has singular values
+    near 1 whatever the width, times sqrt(max(1, rows / columns)) (Jordan et al. 2024). Raises MupError.
     """
     muon: list[dict[str, Any]] = []
     adamw: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Crew", "Way", "blocks_of", "crew", "distribute", "synchronised", "whole"]
+from blocks.model import LanguageModel
+
+__all__ = ["Crew", "Way", "crew", "distribute", "synchronised", "whole"]
 
 Way = Literal["ddp", "fsdp"]
 
@@ -69,22 +71,17 @@ def crew() -> Iterator[Crew]:
         dist.destroy_process_group()
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a LanguageModel's stack, in order: what is sharded, recomputed and compiled as a unit."""
-    stack: Any = model.stack
-    return [part["block"] for layer in stack.layers for part in layer]
-
-
-def distribute(model: nn.Module, way: Way, crew: Crew) -> nn.Module:
+def distribute(model: LanguageModel, way: Way, crew: Crew) -> nn.Module:
     """What to call instead of ``model``, which keeps its names; ``fsdp`` makes shards of its parameters."""
     if crew.world == 1:
         return model
     if way == "ddp":
         ids = [crew.device.index] if crew.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
     mesh = init_device_mesh(crew.device.type, (crew.world,))
-    for block in blocks_of(model):
-        fully_shard(block, mesh=mesh)
+    # Each is called once a pass, however many documents a row packs, so that all processes gather alike.
+    for part in model.stack.parts():
+        fully_shard(part, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
 

@@ -52,15 +52,13 @@ def trained(
 
 def in_crew(data: str, out: str) -> None:
     """What each of several processes runs: the small training both ways; the leader keeps what came out."""
-    for way in ("ddp", "fsdp"):
-        sets = (f"train.parallel={way}", "train.micro=1", "train.average={kind: ema, decay: 0.5}")
-        spec = spec_of(Path(data), *sets)
-        with crew() as together:
+    with crew() as together:
+        for way in ("ddp", "fsdp"):
+            sets = (f"train.parallel={way}", "train.micro=1", "train.average={kind: ema, decay: 0.5}")
+            spec = spec_of(Path(data), "data.documents=true", *sets)
             trainer, lines = trained(spec, Path(out, way), crew=together)
             weights = trainer.weights()
-        if together.leads:
-            found: dict[str, Any] = {
-                "weights": weights,
-                "lines": [(one.loss, one.grad_norm) for one in lines],
-            }
-            torch.save(found | {"bits": lines[-1].valid_bpb}, Path(out, f"{way}.pt"))
+            if together.leads:
+                told = [(one.loss, one.grad_norm) for one in lines]
+                found: dict[str, Any] = {"weights": weights, "lines": told, "bits": lines[-1].valid_bpb}
+                torch.save(found, Path(out, f"{way}.pt"))

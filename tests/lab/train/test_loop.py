@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from blocks.mup import groups
 from lab.train.checkpoint import CheckpointError, clear, latest
 from lab.train.loop import Diverged, TrainError, micro_of
-from lab.train.optimisers import groups
 from lab.train.parallel import Crew
 from tests.lab.train.small import ALONE, spec_of, trained, trainer_of
 

@@ -42,7 +42,7 @@ def test_two_processes_train_what_one_does(data: Path, by_two: Path, tmp_path: P
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_one_process_goes_on_where_two_stopped(data: Path, by_two: Path, tmp_path: Path, way: str) -> None:
-    sets = ("train.steps=6", "train.average={kind: ema, decay: 0.5}")
+    sets = ("data.documents=true", "train.average={kind: ema, decay: 0.5}")
     through, lines = trained(spec_of(data, *sets), tmp_path / "through")
     last = by_two / way / "step-4"
     (tmp_path / "on").mkdir()
