@@ -63,6 +63,7 @@ PAGES = [
     "docs/genesis.md",
     "docs/mup.md",
     "docs/spread.md",
+    "docs/train.md",
     "docs/trust.md",
     "benchmarks/README.md",
     "sweeps/known/README.md",

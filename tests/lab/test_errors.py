@@ -181,6 +181,13 @@ CASES: dict[str, tuple[str, ...]] = {
     "data show notours --split test": ("--split is 'test'", "train or valid"),
     "eval none.safetensors": ("none.safetensors", "cannot be read"),
     "eval garbage.yaml": ("garbage.yaml", "safetensors"),
+    "train": ("spec", "--help"),
+    "train nowhere.yaml": ("nowhere.yaml", "no such file", "no shipped specification"),
+    "train smok": ("smok", "did you mean 'smoke'"),
+    "train window": ("window", "directory"),
+    "train good.yaml": ("good.yaml", "kind"),
+    "train smoke --peak 0": ("--peak", "0"),
+    "train smoke --set train.lr=1": ("lr",),
     "doctor --blocks none.py": ("none.py",),
     "blocks --blocks nothing.py": ("nothing.py", "@dataclass"),
 }
