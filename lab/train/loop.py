@@ -31,7 +31,7 @@ from lab.train.folder import Step
 from lab.train.loss import IGNORE, summed_loss
 from lab.train.meter import memory_peak
 from lab.train.optimisers import optimisers, set_rate
-from lab.train.parallel import Crew, distribute, synchronised, whole
+from lab.train.parallel import Crew, distribute, forget_gathered, synchronised, whole
 from lab.train.rates import share_at
 from lab.train.rows import Batch, HeldOut, Source, batch_of, share_of, windows
 from lab.train.score import called_with, nats_of
@@ -144,7 +144,9 @@ class Trainer:
             nats, targets = nats_of(self.called, *args)
         else:
             with self.average.in_place():
+                forget_gathered(self.called)
                 nats, targets = nats_of(self.called, *args)
+            forget_gathered(self.called)
         return nats / math.log(2) / (targets * rows.bytes_per_token)
 
     def weights(self) -> dict[str, Tensor]:

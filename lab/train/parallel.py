@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blocks.model import LanguageModel
 
-__all__ = ["Crew", "Way", "crew", "distribute", "synchronised", "whole"]
+__all__ = ["Crew", "Way", "crew", "distribute", "forget_gathered", "synchronised", "whole"]
 
 Way = Literal["ddp", "fsdp"]
 
@@ -94,6 +94,17 @@ def synchronised(called: nn.Module, last: bool) -> Iterator[None]:
     alone = not last and isinstance(called, DistributedDataParallel)
     with called.no_sync() if alone else nullcontext():  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         yield
+
+
+def forget_gathered(called: nn.Module) -> None:
+    """Let go of weights that were gathered from shards, so that the next pass gathers them anew.
+
+    A pass without a backward one leaves the outermost of them gathered; shards that are changed then, as by
+    putting an average in their place, would not be seen.
+    """
+    for module in called.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
