@@ -36,6 +36,7 @@ from lab.genesis.verify_command import verify
 from lab.mup.command import mup
 from lab.plan import plan, validate
 from lab.report import report
+from lab.scale import scale
 from lab.score import score
 from lab.status import status
 from lab.sweep import pack, sweep
@@ -79,6 +80,7 @@ for _command in (
     compare,
     dashboard,
     pack,
+    scale,
     calibrate,
     score,
     describe,

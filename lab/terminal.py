@@ -29,6 +29,7 @@ __all__ = [
     "emit",
     "known_blocks",
     "note",
+    "number_of",
     "percent",
     "plural",
     "say",
@@ -126,6 +127,16 @@ def percent(share: float | None) -> str:
 def plural(count: int, thing: str) -> str:
     """``1 layer``, ``2 layers``."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def number_of(text: str, option: str) -> int:
+    """``152M``, ``1.3B``, ``20_000`` as a whole number of at least 1. Raises CommandError."""
+    units = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+    found = re.fullmatch(r"(\d[\d_,]*(?:\.\d+)?)\s*([kMBGT]?)", text.strip())
+    number = round(float(re.sub("[_,]", "", found[1])) * units[found[2]]) if found else 0
+    if not 1 <= number <= 10**18:
+        raise CommandError(f"{option} is {text!r}; write a number of at least 1 as 152000000, 152M or 1.3B")
+    return number
 
 
 def known_blocks(path: Path | None) -> dict[str, type[Block]]:

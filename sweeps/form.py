@@ -206,11 +206,13 @@ class ConstraintsPart(_Part):
 class Recipe(_Part):
     """A question to the lab, checked. ``sweeps.recipe.load`` makes it; ``text`` is the YAML it came from.
 
+    kind: what tells a recipe from a model's specification; a file without it is a recipe, too.
     baseline: the label of the candidate that ``match`` and ``constraints`` hold others against, as it is
     written; None for the first. halving: of several optimiser settings, each round leaves out the worse half
     (``sweeps.halving``). objective: the score alone, or what it is weighed against (``sweeps.objectives``).
     """
 
+    kind: Literal["sweep"] = "sweep"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     pattern: Text | None = None
     schedules: Annotated[dict[Text, Text], Field(min_length=1)] | None = None

@@ -72,6 +72,11 @@ def loads(
     """``load`` for a text; ``name`` stands in its errors."""
     try:
         written = read(text, name, overrides)
+        if written.data.get("kind") == "model":
+            raise RecipeError(
+                f"{name}: this is a model's specification (kind: model), and a recipe (kind: sweep) is "
+                "wanted; lab plan says what such a model costs, and lab train trains it"
+            )
         recipe = fill(Recipe, written, _special)
     except WrittenError as exc:
         raise RecipeError(str(exc)) from None

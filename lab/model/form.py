@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["AveragePart", "DataPart", "ModelPart", "OptimiserPart", "RatePart", "Source", "Spec", "TrainPart"]
+__all__ = [
+    "AveragePart",
+    "DataPart",
+    "ModelPart",
+    "OptimiserPart",
+    "RatePart",
+    "ShapePart",
+    "Source",
+    "Spec",
+    "TrainPart",
+]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]

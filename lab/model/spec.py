@@ -69,6 +69,11 @@ def loads(
     """``load`` for a text; ``name`` stands in its errors."""
     try:
         read = written.read(text, name, overrides, "a model's specification")
+        if read.data.get("kind", "sweep") == "sweep" and read.data.get("tasks") is not None:
+            raise SpecError(
+                f"{name}: this is a recipe (kind: sweep), and a model's specification (kind: model) is "
+                "wanted; lab sweep runs it, and lab scale makes a specification of its winner"
+            )
         spec = written.fill(Spec, read)
     except written.WrittenError as exc:
         raise SpecError(str(exc)) from None
