@@ -1,15 +1,16 @@
-"""``lab plan`` and ``lab validate``: what a recipe would do, before it does it."""
+"""``lab plan`` and ``lab validate``: what a recipe, or a model's training, would do, before it does it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.progress import duration
-from lab.sweep import RecipeArgument, SetOption, not_trained
-from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, plural, say, short, table
+from lab.sweep import SetOption, not_trained
+from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, plural, say, short, table
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["plan", "validate"]
 
 
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|SPEC", help="A YAML file: a recipe, or a model's specification; or a shipped recipe."
+    ),
+]
+
+DEVICES = ("a100", "cpu")
+"""What a training is planned for where nothing else is asked for."""
+
+
 def validate(
-    recipe: RecipeArgument,
+    recipe: FileArgument,
     set_: SetOption = None,
     blocks: BlocksOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a recipe whole, as a sweep would before it starts. Nothing is trained.
+    """Check a recipe or a specification whole, as it would be before it starts. Nothing is trained.
 
     Examples:
       lab validate ratios.yaml
@@ -33,6 +45,11 @@ def validate(
     from sweeps.recipe import find, load
 
     known = known_blocks(blocks)
+    if _is_model(recipe):
+        from lab.model.plan_page import validate_model
+
+        validate_model(Path(recipe), set_ or [], known, json)
+        return
     asked, file = load(recipe, set_ or (), known), str(find(recipe))
     size = make_plan(asked, known, gflops=1.0)  # any rate: the time it gives is not shown
     if json:
@@ -45,28 +62,58 @@ def validate(
         say("\n\n".join((f"{file} is valid: {_size(size)}", *_comparisons(size))))
 
 
+def _is_model(name: str) -> bool:
+    """Whether ``name`` is the file of a model's specification."""
+    from lab.model.spec import kind_of
+
+    return kind_of(Path(name)) == "model"
+
+
 def plan(
-    recipe: RecipeArgument,
+    recipe: FileArgument,
     set_: SetOption = None,
     blocks: BlocksOption = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes to plan for; default: one per core.", min=1)
     ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PEAK][@MFU]",
+            help="Of a specification, repeatable: a100, h100, rtx4090, cpu (measured), or a peak in FLOP/s.",
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Of a specification: so many devices share the work.", min=1)
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what a recipe would train, what its candidates cost, and about how long it takes here.
+    """Show what a recipe or a specification would train, what it costs, and about how long it takes.
 
-    The time is measured: a few steps of one candidate, for some seconds.
+    The time of a recipe is measured: a few steps of one candidate, for some seconds. That of a model's
+    training is its FLOPs at a share of a device's peak; its memory is estimated.
 
     Examples:
       lab plan ratios.yaml
       lab plan ratios.yaml --set seeds=5 --workers 8 --json
+      lab plan winner.yaml --device a100 --device "mine:100e12@0.3" --devices 8
     """
+    known = known_blocks(blocks)
+    if _is_model(recipe):
+        from lab.model.plan_page import plan_model
+
+        if workers is not None:
+            raise CommandError(
+                f"--workers is for recipes, and {recipe} is a model's specification: --devices"
+            )
+        plan_model(Path(recipe), set_ or [], known, device or list(DEVICES), devices or 1, json)
+        return
+    if device or devices:
+        raise CommandError(f"--device and --devices are for a model's specification; {recipe} is a recipe")
     from sweeps.plan import plan as make_plan
     from sweeps.pool import use_one_thread
     from sweeps.recipe import load
 
-    known = known_blocks(blocks)
     asked = load(recipe, set_ or (), known)
     use_one_thread()
     found = make_plan(asked, known, workers)

@@ -1,0 +1,264 @@
+"""What a training costs before it is begun: FLOPs, time on a device, and memory by a stated estimate.
+
+    weights      4 bytes each (float32, also where products run in bf16)
+    gradients    4 bytes each
+    optimiser    AdamW 8 bytes each; Muon 4 for the matrices that it takes, AdamW for the rest
+    average      4 bytes each, where one is kept
+    activations  what autograd keeps of a block, read off one block of each kind, times rows and layers;
+                 with recompute 8 bytes of each block's input, and of the largest block all
+    logits       12 bytes each: themselves, their log-softmax, and their gradient
+
+With ``fsdp`` the first four are shared among the devices. Not counted: what an allocator keeps beside, and
+what a layer needs for a moment only.
+
+B rows of a pass, T tokens of a row, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from blocks import BLOCKS
+from blocks.base import Block, Shape
+from blocks.cost import flops_per_token, params_by_part
+from blocks.model import Stack
+from lab.model.form import Spec
+from lab.model.spec import schedule_of, shape_of
+
+__all__ = [
+    "DEVICES",
+    "MFU",
+    "Budget",
+    "BudgetError",
+    "Device",
+    "Memory",
+    "budget",
+    "device_named",
+    "matmul_rate",
+]
+
+Blocks = Mapping[str, type[Block]]
+
+MFU = 0.4
+"""Share of the peak that trainings of such models reach where nothing else is said: 0.3 to 0.5 is common."""
+
+ROOM = 0.9
+"""Share of a device's memory that a plan fills; the rest is the allocator's."""
+
+SHORT = (128, 256, 384)
+"""Tokens of the rows that are run instead of long ones: multiples of every chunk, evenly apart."""
+
+
+class BudgetError(ValueError):
+    """A device is not one that can be planned for; one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """peak: FLOP/s of dense products in the training's precision. memory: bytes, None where not known."""
+
+    name: str
+    peak: float
+    mfu: float
+    memory: float | None
+    source: str
+
+
+DEVICES: Mapping[str, tuple[float, float, float, str]] = {
+    "a100": (312e12, 19.5e12, 80e9, "NVIDIA, A100 80GB data sheet"),
+    "h100": (989e12, 67e12, 80e9, "NVIDIA, H100 SXM data sheet"),
+    "rtx4090": (165.2e12, 82.6e12, 24e9, "NVIDIA, Ada GPU architecture, appendix A"),
+}
+"""Peaks without sparsity, bf16 (summed in float32) and float32, FLOP/s; memory, bytes; who says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device; activations and logits of one pass of ``rows`` rows.
+
+    fixed: of the activations what does not grow with the rows (weights cast to bf16). row: what one row adds
+    to activations and logits.
+    """
+
+    weights: int
+    gradients: int
+    optimiser: int
+    average: int
+    activations: int
+    logits: int
+    rows: int
+    fixed: int
+    row: int
+
+    @property
+    def total(self) -> int:
+        return self.without_rows + self.rows * self.row
+
+    @property
+    def without_rows(self) -> int:
+        return self.weights + self.gradients + self.optimiser + self.average + self.fixed
+
+    def most_rows(self, memory: float) -> int:
+        """How many rows of a pass leave room in ``memory`` bytes; 0 where not one does."""
+        return max(0, int((ROOM * memory - self.without_rows) // self.row))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """One training. flops: of a token, forward; all_flops: of the training, backward counted twice."""
+
+    params: Mapping[str, int]
+    flops: int
+    tokens: int
+    steps: int
+    all_flops: float
+    memory: Memory
+
+    def seconds(self, device: Device, devices: int) -> float:
+        """How long it takes on so many of ``device``, evaluation and reading apart."""
+        return self.all_flops / (device.peak * device.mfu * devices)
+
+
+def budget(spec: Spec, devices: int = 1, blocks: Blocks = BLOCKS) -> Budget:
+    """The budget of ``spec`` over ``devices``. Runs a row through one block of every kind, on the CPU."""
+    layers, shape, train = schedule_of(spec, blocks), shape_of(spec), spec.train
+    vocab, length = spec.model.vocab, spec.data.length
+    forward = flops_per_token(layers, shape, vocab, length)
+    again = forward - 2 * shape.dim * vocab if train.recompute else 0
+    tokens = train.steps * train.batch * length
+    return Budget(
+        params=params_by_part(layers, shape, vocab, spec.model.tied, blocks),
+        flops=forward,
+        tokens=tokens,
+        steps=train.steps,
+        all_flops=float(3 * forward + again) * tokens,
+        memory=_memory(spec, devices, blocks),
+    )
+
+
+def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
+    layers, shape, train = schedule_of(spec, blocks), shape_of(spec), spec.train
+    parts = params_by_part(layers, shape, spec.model.vocab, spec.model.tied, blocks)
+    total = sum(parts.values())
+    # Muon takes the matrices of the stack; its vectors are few and counted with them.
+    hidden = total - parts["embedding"] - parts["head"] - parts["norms"]
+    optimiser = 8 * total - (4 * hidden if train.optimiser.name == "muon" else 0)
+    share = devices if train.parallel == "fsdp" else 1
+    fixed, row = _activations(spec, blocks)
+    rows = train.micro or max(1, train.batch // devices)
+    logits = 12 * spec.data.length * spec.model.vocab
+    return Memory(
+        weights=4 * total // share,
+        gradients=4 * total // share,
+        optimiser=optimiser // share,
+        average=(4 * total if train.average else 0) // share,
+        activations=fixed + rows * row,
+        logits=rows * logits,
+        rows=rows,
+        fixed=fixed,
+        row=row + logits,
+    )
+
+
+def _activations(spec: Spec, blocks: Blocks) -> tuple[int, int]:
+    """Bytes kept for the backward pass by all layers: whatever the rows, and for each row."""
+    layers, shape = schedule_of(spec, blocks), shape_of(spec)
+    bf16, length = spec.train.precision == "bf16", spec.data.length
+    flat = [block for layer in layers for block in layer]
+    held = {block: kept(block, shape, length, bf16) for block in dict.fromkeys(flat)}
+    if not spec.train.recompute:
+        return sum(held[block][0] for block in flat), sum(held[block][1] for block in flat)
+    largest = max(held.values(), key=sum)
+    return largest[0], largest[1] + 8 * length * shape.dim * len(flat)
+
+
+def kept(block: Block, shape: Shape, length: int, bf16: bool) -> tuple[int, int]:
+    """What autograd keeps of one block behind its norm: bytes whatever the rows, and bytes for each row.
+
+    A row costs a T + b T^2, with b only where scores are kept, and the rest are weights cast to bf16: three
+    short rows tell them apart. Masks and rotations, which rows share, are counted with each row. A window's
+    T^2 ends at its width, so there a row of full length is run.
+    """
+    stack = Stack(((block,),), shape)
+    if block.role == "window" or length <= SHORT[-1]:
+        one, two = (_bytes_kept(stack, torch.randn(rows, length, shape.dim), bf16) for rows in (1, 2))
+        return max(0, 2 * one - two), two - one
+    low, middle, high = (_bytes_kept(stack, torch.randn(1, n, shape.dim), bf16) for n in SHORT)
+    step = SHORT[0]
+    square = Fraction(high - 2 * middle + low, 2 * step**2)
+    linear = Fraction(middle - low, step) - 3 * step * square
+    fixed = low - linear * step - square * step**2
+    return max(0, round(fixed)), round(linear * length + square * length**2)
+
+
+def _bytes_kept(stack: Stack, x_BTD: Tensor, bf16: bool) -> int:
+    own = {p.untyped_storage().data_ptr() for p in stack.parameters()}
+    held: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            held[place] = tensor  # kept alive, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):  # noqa: SIM117
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            stack(x_BTD.requires_grad_())
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+DEVICE = re.compile(r"([A-Za-z][\w. -]*?)(?::([\d.]+(?:e\+?\d+)?))?(?:@([\d.]+))?")
+
+
+def device_named(text: str, precision: str, rate: Callable[[str], float]) -> Device:
+    """``a100``, ``cpu``, or ``NAME:PEAK@MFU`` with a peak in FLOP/s; rate: what this CPU multiplies at."""
+    found = DEVICE.fullmatch(text.strip())
+    name = found[1].lower() if found else ""
+    try:
+        given = float(found[2]) if found and found[2] else None
+        mfu = float(found[3]) if found and found[3] else MFU
+    except ValueError:
+        found, given, mfu = None, None, MFU
+    if found is None or not 0 < mfu <= 1 or (given is not None and not given > 0):
+        raise BudgetError(f"--device is {text!r}; write it as a100, cpu, or NAME:312e12@0.4, peak and MFU")
+    known = DEVICES.get(name)
+    memory = known[2] if known else None
+    if given is not None:
+        return Device(name=name, peak=given, mfu=mfu, memory=memory, source="as given")
+    if name == "cpu":
+        return Device(name="cpu", peak=rate(precision), mfu=mfu, memory=None, source="measured on one core")
+    if known is None:
+        raise BudgetError(
+            f"--device is {text!r}; known are cpu, {', '.join(DEVICES)}; give the peak of another "
+            f"in FLOP/s, such as {found[1]}:312e12@0.4"
+        )
+    peak = known[0] if precision == "bf16" else known[1]
+    return Device(name=name, peak=peak, mfu=mfu, memory=memory, source=known[3])
+
+
+def matmul_rate(precision: str, size: int = 512, seconds: float = 0.3) -> float:
+    """FLOP/s of products of square matrices on this CPU: the best of many on one core, times torch's threads.
+
+    By the processor's time, so that other work on the machine does not count.
+    """
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size).to(kind) for _ in range(2))
+    threads, best, spent = torch.get_num_threads(), math.inf, 0.0
+    torch.set_num_threads(1)
+    try:
+        while spent < seconds:
+            start = time.thread_time()
+            torch.mm(a, b)
+            taken = time.thread_time() - start
+            best, spent = min(best, taken or math.inf), spent + taken
+    finally:
+        torch.set_num_threads(threads)
+    return threads * 2 * size**3 / best

@@ -1,0 +1,131 @@
+"""What a training costs: sums that add up, activations that autograd keeps, devices as they are named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from blocks import BLOCKS
+from blocks.base import Shape
+from lab.model.budget import BudgetError, budget, device_named, kept, matmul_rate
+from lab.model.spec import build, loads
+
+TEXT = """\
+kind: model
+name: tiny
+model:
+  schedule: 3*(gdn(conv=2), swiglu(expand=2)) + (fox, swiglu(expand=2))
+  shape: {dim: 16, heads: 2}
+  vocab: 300
+data: {train: [{data: corpus}], length: 64}
+train: {steps: 10, batch: 8}
+"""
+SHAPE = Shape(dim=16, heads=2)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_short_rows_tell_what_long_ones_keep(name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    guessed = kept(BLOCKS[name](), SHAPE, 640, bf16)
+    monkeypatch.setattr("lab.model.budget.SHORT", (640,))  # now the row itself is run
+    real = kept(BLOCKS[name](), SHAPE, 640, bf16)
+    assert sum(guessed) == pytest.approx(sum(real), rel=1e-3), name
+    # What rows share and grows with their length, such as a mask, is counted with each: never too little.
+    assert guessed[1] >= 0.999 * real[1], name
+
+
+def test_sums_add_up() -> None:
+    spec = loads(TEXT)
+    found, memory = budget(spec), budget(spec).memory
+    total = sum(found.params.values())
+    assert total == sum(p.numel() for p in build(spec).parameters())
+    assert (found.tokens, found.steps) == (10 * 8 * 64, 10)
+    assert found.all_flops == 3 * found.flops * found.tokens
+    assert (memory.weights, memory.gradients, memory.optimiser) == (4 * total, 4 * total, 8 * total)
+    parts = (memory.weights, memory.gradients, memory.optimiser, memory.activations, memory.logits)
+    assert memory.total == sum(parts) and memory.rows == 8
+    half = budget(loads(TEXT, overrides=["train.micro=4"])).memory
+    assert memory.total - half.total == 4 * memory.row
+    assert half.most_rows(half.total / 0.9 + 1) == 4 and half.most_rows(1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "devices", "less"),
+    [
+        (["train.parallel=fsdp"], 2, "weights"),
+        (["train.optimiser.name=muon"], 1, "optimiser"),
+        (["train.recompute=true"], 1, "activations"),
+        (["train.micro=2"], 1, "logits"),
+    ],
+)
+def test_what_saves_memory_saves_it_there(overrides: list[str], devices: int, less: str) -> None:
+    plain, saved = budget(loads(TEXT)), budget(loads(TEXT, overrides=overrides), devices)
+    assert getattr(saved.memory, less) < getattr(plain.memory, less)
+    assert (saved.all_flops > plain.all_flops) == ("recompute" in overrides[0])
+
+
+def test_devices_are_taken_by_name_or_by_their_peak() -> None:
+    def rate(precision: str) -> float:
+        return {"bf16": 7e9, "fp32": 5e9}[precision]
+
+    assert device_named("a100", "bf16", rate).peak == 312e12 > device_named("a100", "fp32", rate).peak
+    given = device_named("mine:100e12@0.3", "bf16", rate)
+    assert (given.peak, given.mfu, given.memory) == (100e12, 0.3, None)
+    assert device_named("cpu@0.5", "fp32", rate).peak == 5e9
+    assert device_named("A100:1e12", "bf16", rate).memory == 80e9
+    seconds = budget(loads(TEXT)).seconds(given, 2)
+    assert seconds == pytest.approx(budget(loads(TEXT)).all_flops / (0.3 * 100e12 * 2))
+
+
+@pytest.mark.parametrize("text", ["tpu", "a100@0", "a100@2", "mine:0", ":3", "", "a100@x", "a100:1.2.3"])
+def test_no_other_device_is_planned_for(text: str) -> None:
+    with pytest.raises(BudgetError, match="--device"):
+        device_named(text, "bf16", lambda precision: 1.0)
+
+
+def test_the_rate_of_this_machine_leaves_its_threads_alone() -> None:
+    threads = torch.get_num_threads()
+    assert matmul_rate("fp32", 64, 0.01) > 0
+    assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TEXT)
+    return Path("tiny.yaml")
+
+
+def test_plan_and_validate_read_a_specification(answer, spec: Path) -> None:
+    page = answer("plan", spec, "--device", "a100", "--device", "old:1e9@1", "--devices", "2")
+    for part in ("tiny: ", "gdn", "activations", "2 x a100", "10 steps of 8 x 64 tokens", "fits"):
+        assert part in page
+    found = json.loads(answer("plan", spec, "--device", "old:1e9@1", "--set", "train.steps=20", "--json"))
+    assert found["devices"][0]["seconds"] == pytest.approx(found["flops"] / 1e9)
+    assert found["tokens"] == 20 * 8 * 64 and found["memory"]["total"] > 0
+    assert "is valid: a model of 4 layers" in answer("validate", spec)
+    assert json.loads(answer("validate", spec, "--json"))["kind"] == "model"
+
+
+def test_a_device_too_small_is_told_with_the_rows_that_fit(answer, spec: Path) -> None:
+    sets = ("--set", "model.shape.dim=32", "--set", "data.length=16384", "--set", "train.batch=512")
+    page = answer("plan", spec, *sets, "--set", "model.vocab=50000", "--device", "a100")
+    assert "too large; train.micro=" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("plan", "tiny.yaml", "--workers", "2"), ("--workers", "--devices")),
+        (("plan", "smoke", "--device", "a100"), ("--device", "is a recipe")),
+        (("plan", "tiny.yaml", "--device", "tpu"), ("'tpu'", "a100")),
+        (("plan", "tiny.yaml", "--set", "train.micro=3"), ("train.micro", "divide the batch")),
+        (("validate", "tiny.yaml", "--set", "model.vocab=3"), ("model.vocab", "bytes need 256")),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_sentence(lab, spec: Path, words: tuple[str, ...], said: tuple[str, ...]) -> None:
+    outcome = lab(*words)
+    assert (outcome.code, outcome.out) == (2, "") and outcome.err.count("error:") == 1
+    assert all(word in outcome.err for word in said), outcome.err
