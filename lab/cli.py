@@ -25,6 +25,7 @@ from lab.data.commands import prepare, show, tokenizer
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.evaluate.command import evaluate
+from lab.generate import generate as generate_text
 from lab.genesis.audit import audit
 from lab.genesis.chat import chat
 from lab.genesis.generate_command import generate
@@ -93,6 +94,7 @@ for _command in (
     train,
 ):
     _add(_command, app)
+_add(generate_text, app)
 
 _add(evaluate, app, "eval")  # a word that Python has taken
 

@@ -28,7 +28,8 @@ from lab.terminal import say, stream
 
 if TYPE_CHECKING:
     from blocks.genesis_model import GenesisModel
-    from lab.genesis.generate import Past, Sampling
+    from lab.generation.sampling import Sampling
+    from lab.generation.steps import Past
     from lab.genesis.tokenizer import Text
 
 __all__ = ["Talk", "chat"]
@@ -61,7 +62,8 @@ def chat(
     """
     which, kind, named = mode_named(mode), dtype_named(dtype), config_named(config)
 
-    from lab.genesis.generate import Sampling, check_mode
+    from lab.generation.sampling import Sampling
+    from lab.genesis.generate import check_mode
     from lab.genesis.ids import note_length
     from lab.genesis.tokenizer import Text, open_tokenizer
     from lab.genesis.weights import build, read
@@ -128,8 +130,8 @@ class Talk:
         """What the model says to ``message``, as it says it."""
         import torch
 
+        from lab.generation.streaming import Decoder
         from lab.genesis.generate import generate
-        from lab.genesis.tokenizer import Decoder
 
         ahead = [self.start, *self.text.encode("assistant\n", "a role", plain=True)]
         prompt = [*self.unread, *self._turn("user", message, "the line"), *ahead]

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from blocks.genesis_model import GenesisModel
-    from lab.genesis.generate import Sampling, Step
+    from lab.generation.sampling import Sampling
+    from lab.generation.steps import Step
     from lab.genesis.tokenizer import Text
 
 __all__ = ["generate"]
@@ -82,7 +83,8 @@ def generate(
     """
     which, kind, named = mode_named(mode), dtype_named(dtype), config_named(config)
 
-    from lab.genesis.generate import Sampling, check_mode
+    from lab.generation.sampling import Sampling
+    from lab.genesis.generate import check_mode
     from lab.genesis.ids import note_length, read_ids
     from lab.genesis.tokenizer import Text, open_tokenizer
     from lab.genesis.weights import build, read
@@ -169,7 +171,7 @@ class Asked:
 
     def pieces(self, tokens: Iterator[int]) -> Iterator[str]:
         """What is printed of a sequence, piece by piece: its text without the stop, or its ids."""
-        from lab.genesis.tokenizer import Decoder
+        from lab.generation.streaming import Decoder
 
         if self.text is None:
             for at, token in enumerate(tokens):

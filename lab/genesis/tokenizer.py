@@ -16,9 +16,8 @@ from lab.terminal import CommandError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["END", "START", "Decoder", "Text", "open_tokenizer"]
+__all__ = ["END", "START", "Text", "open_tokenizer"]
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 def open_tokenizer(path: Path | None, what: str) -> Tokenizer:
@@ -81,6 +80,10 @@ class Text:
         """The id of one token, None if there is none."""
         return self.tokenizer.token_to_id(piece)
 
+    def knows(self, token: int) -> bool:
+        """Whether an id has a token."""
+        return self.tokenizer.id_to_token(token) is not None
+
     def marks(self) -> tuple[int, int]:
         """The ids of ``START`` and ``END``. Raises CommandError where they are not to be had."""
         start, end = (self.id_of(mark) for mark in (START, END))
@@ -101,37 +104,3 @@ class Text:
     def decode(self, ids: list[int]) -> str:
         """The text of ``ids``, marks written out."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
-
-
-class Decoder:
-    """Text out of tokens as they come; a letter that several tokens make up waits for the last of them.
-
-    All pieces and the rest joined are the text of all ids. An id without a token becomes ``<id 50290>``.
-    """
-
-    def __init__(self, text: Text) -> None:
-        self.text = text
-        # ``ids`` begin one piece before the held-back ones: a tokenizer may write a first word differently.
-        self.ids: list[int] = []
-        self.told = 0
-
-    def add(self, token: int) -> str:
-        """What can be said now."""
-        if self.text.tokenizer.id_to_token(token) is None:
-            return f"{self.rest()}<id {token}>"
-        self.ids.append(token)
-        new = self._new()
-        if new.endswith(BROKEN):
-            return ""
-        self.ids, self.told = self.ids[self.told :], len(self.ids) - self.told
-        return new
-
-    def rest(self) -> str:
-        """What was held back, broken or not."""
-        new = self._new()
-        self.ids, self.told = [], 0
-        return new
-
-    def _new(self) -> str:
-        before = self.text.decode(self.ids[: self.told])
-        return self.text.decode(self.ids)[len(before) :]

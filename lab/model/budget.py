@@ -128,7 +128,7 @@ class Budget:
 
 
 def budget(spec: Spec, devices: int = 1, blocks: Blocks = BLOCKS) -> Budget:
-    """The budget of ``spec`` over ``devices``. Runs a row through one block of every kind, on the CPU."""
+    """The budget of ``spec`` over ``devices``. Runs rows through one block of every kind, on the CPU."""
     layers, shape, train = schedule_of(spec, blocks), shape_of(spec), spec.train
     vocab, length = spec.model.vocab, spec.data.length
     forward = flops_per_token(layers, shape, vocab, length)
@@ -184,19 +184,20 @@ def kept(block: Block, shape: Shape, length: int, bf16: bool) -> tuple[int, int]
     """What autograd keeps of one block behind its norm: bytes whatever the rows, and bytes for each row.
 
     A row costs a T + b T^2, with b only where scores are kept, and the rest are weights cast to bf16: three
-    short rows tell them apart. Masks and rotations, which rows share, are counted with each row. A window's
-    T^2 ends at its width, so there a row of full length is run.
+    short lengths tell them apart. Masks and rotations, which rows share, are counted with the rows. The T^2
+    of a window ends at its width, so there rows of full length are run. Two rows at least: what is copied for
+    several is but viewed for one.
     """
     stack = Stack(((block,),), shape)
     if block.role == "window" or length <= SHORT[-1]:
-        one, two = (_bytes_kept(stack, torch.randn(rows, length, shape.dim), bf16) for rows in (1, 2))
-        return max(0, 2 * one - two), two - one
-    low, middle, high = (_bytes_kept(stack, torch.randn(1, n, shape.dim), bf16) for n in SHORT)
+        two, three = (_bytes_kept(stack, torch.randn(rows, length, shape.dim), bf16) for rows in (2, 3))
+        return max(0, 3 * two - 2 * three), three - two
+    low, middle, high = (_bytes_kept(stack, torch.randn(2, n, shape.dim), bf16) for n in SHORT)
     step = SHORT[0]
     square = Fraction(high - 2 * middle + low, 2 * step**2)
     linear = Fraction(middle - low, step) - 3 * step * square
     fixed = low - linear * step - square * step**2
-    return max(0, round(fixed)), round(linear * length + square * length**2)
+    return max(0, round(fixed)), round((linear * length + square * length**2) / 2)
 
 
 def _bytes_kept(stack: Stack, x_BTD: Tensor, bf16: bool) -> int:

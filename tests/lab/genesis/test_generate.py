@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 
 from blocks.genesis_model import GenesisModel, Mode, ModeError, ModeParts
-from lab.genesis.generate import (
-    GENERATING,
-    GenerateError,
-    Past,
-    Sampling,
-    Step,
-    distribution,
-    draw,
-    generate,
-    penalised,
-    read_on,
-)
+from lab.generation.sampling import GenerateError, Sampling, distribution, draw, penalised
+from lab.generation.steps import Past, Step
+from lab.genesis.generate import GENERATING, generate, read_on
 from lab.terminal import CommandError
 from tests.lab.genesis.small import VOCAB, small, some_ids
 

@@ -13,9 +13,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from blocks.genesis_model import GenesisModel
+from lab.generation.sampling import Sampling
+from lab.generation.streaming import Decoder
 from lab.genesis.chat import Talk
-from lab.genesis.generate import Sampling, generate, read_on
-from lab.genesis.tokenizer import END, START, Decoder, Text
+from lab.genesis.generate import generate, read_on
+from lab.genesis.tokenizer import END, START, Text
 from lab.genesis.weights import load
 from lab.terminal import CommandError
 from tests.lab.genesis.small import some_ids, words, written
