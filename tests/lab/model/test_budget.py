@@ -8,7 +8,7 @@ import torch
 
 from blocks import BLOCKS
 from blocks.base import Shape
-from lab.model.budget import BudgetError, budget, device_named, kept, matmul_rate
+from lab.model.budget import ROOM, BudgetError, budget, device_named, kept, matmul_rate
 from lab.model.spec import build, loads
 
 TEXT = """\
@@ -47,7 +47,7 @@ def test_sums_add_up() -> None:
     assert memory.total == sum(parts) and memory.rows == 8
     half = budget(loads(TEXT, overrides=["train.micro=4"])).memory
     assert memory.total - half.total == 4 * memory.row
-    assert half.most_rows(half.total / 0.9 + 1) == 4 and half.most_rows(1.0) == 0
+    assert half.most_rows(half.total / ROOM + 1) == 4 and half.most_rows(1.0) == 0
 
 
 @pytest.mark.parametrize(
