@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["scale"]
 
-BYTES_VOCAB = 257
-"""Ids of the tokenizer ``bytes``: the bytes and one that separates documents."""
-
 
 def scale(
     run: Annotated[
@@ -84,7 +81,7 @@ def scale(
     Examples:
       lab scale ratios --like genesis-152m --out winner.yaml
       lab scale runs/ratios --candidate r=4:1 --params 152M --width 576 --depth 30 --out fourth.yaml
-      lab scale "3*(gdn, swiglu) + (fox, swiglu)" --like genesis-152m --tokenizer neox.json --vocab 50279
+      lab scale "3*(gdn, swiglu) + (fox, swiglu)" --like genesis-152m --tokenizer neox.json
     """
     _check_out(out)
     table_of_blocks = known_blocks(blocks)
@@ -214,13 +211,12 @@ def _knob(solve: str, blocks: dict[str, type[Block]]) -> Knob:
 
 
 def _vocab(tokenizer: str, vocab: int | None) -> int:
-    if vocab is None and tokenizer != "bytes":
-        from lab.data.tokens import open_tokenizer
+    from lab.data.tokens import open_tokenizer
 
-        return open_tokenizer(tokenizer).vocab
-    if vocab is not None and tokenizer == "bytes" and vocab < BYTES_VOCAB:
-        raise CommandError(f"--vocab is {vocab}; bytes and the mark between documents need {BYTES_VOCAB}")
-    return BYTES_VOCAB if vocab is None else vocab
+    needed = open_tokenizer(tokenizer).vocab
+    if vocab is not None and vocab < needed:
+        raise CommandError(f"--vocab is {vocab:,}; the tokenizer {tokenizer} has {needed:,} ids")
+    return needed if vocab is None else vocab
 
 
 def _sources(data: list[str] | None) -> list[Source]:

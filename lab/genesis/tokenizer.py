@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["END", "START", "Text", "open_tokenizer"]
 
 
-
 def open_tokenizer(path: Path | None, what: str) -> Tokenizer:
     """The tokenizer of a file; ``what`` needs it. Raises CommandError, one sentence, and OSError."""
     if path is None:

@@ -121,7 +121,7 @@ def test_a_device_too_small_is_told_with_the_rows_that_fit(answer, spec: Path) -
         (("plan", "smoke", "--device", "a100"), ("--device", "is a recipe")),
         (("plan", "tiny.yaml", "--device", "tpu"), ("'tpu'", "a100")),
         (("plan", "tiny.yaml", "--set", "train.micro=3"), ("train.micro", "divide the batch")),
-        (("validate", "tiny.yaml", "--set", "model.vocab=3"), ("model.vocab", "bytes need 256")),
+        (("validate", "tiny.yaml", "--set", "model.vocab=3"), ("model.vocab", "is 3; bytes")),
     ],
     ids=str,
 )
