@@ -1,6 +1,6 @@
 """Do the present sources train as those of an earlier commit did? Train with both, and compare all bits.
 
-    python -m tests.same COMMIT            # every schedule of the panel on every task, a few steps each
+    python -m tests.same COMMIT            # schedules of the panel on its tasks, a few steps each
     python -m tests.same COMMIT --adopt    # and, if all are equal, note it
 
 A change of ``blocks`` or ``synthetics`` gives every run another key, since nobody can tell from a text what
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from sweeps.same import FILE, earlier
 ROOT = Path(__file__).parents[1]
 
 TRAIN = """\
+import random
 import sys
 from dataclasses import replace
 import polars as pl
@@ -36,25 +38,29 @@ from sweeps.recipe import load
 from sweeps.run import code_hash, execute, runs_of
 
 use_one_thread()
+out, number, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+every = [
+    run
+    for tasks in ((), ("tasks=lite",))
+    for kernel in ("c", "torch")
+    for recipe in [load("reference", (*tasks, "train.lr=1e-2", f"train.kernel={kernel}"))]
+    for candidate in space.candidates(recipe)
+    for run in runs_of(recipe, candidate, space.task_texts(recipe), 7)
+]
 frames = []
-for kernel in ("c", "torch"):
-    for tasks in ((), ("tasks=lite",)):
-        recipe = load("reference", (*tasks, "train.lr=1e-2", f"train.kernel={kernel}"))
-        for candidate in space.candidates(recipe):
-            for run in runs_of(recipe, candidate, space.task_texts(recipe), 7):
-                short = replace(run.training, steps=6, eval_every=3, eval_examples=16)
-                frames.append(results.to_frame(execute(replace(run, training=short), 0, "")))
-        print(kernel, *tasks, len(frames), "runs", file=sys.stderr, flush=True)
-pl.concat(frames).drop("seconds", "run").write_parquet(sys.argv[1])
+for run in random.Random(seed).sample(every, min(number, len(every))):
+    short = replace(run.training, steps=6, eval_every=3, eval_examples=16)
+    frames.append(results.to_frame(execute(replace(run, training=short), 0, "")))
+pl.concat(frames).drop("seconds", "run").write_parquet(out)
 print(code_hash())
 """
 """Of either sources: trains, writes the rows, prints under which hash runs are kept."""
 
 
-def trained(root: Path, out: Path) -> tuple[pl.DataFrame, str]:
+def trained(root: Path, out: Path, number: int, seed: int) -> tuple[pl.DataFrame, str]:
     """The rows of the sources under ``root``, and their code hash."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, str(out)],
+        [sys.executable, "-c", TRAIN, str(out), str(number), str(seed)],
         env={**os.environ, "PYTHONPATH": str(root)},
         cwd=root,
         stdout=subprocess.PIPE,
@@ -69,8 +75,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("commit", help="whose sources are the earlier ones")
+    options.add_argument("--runs", type=int, default=200, help="how many, drawn from both kernels")
+    options.add_argument("--seed", type=int, default=random.randrange(2**32))
     options.add_argument("--adopt", action="store_true", help="note that the present ones stand for them")
     given = options.parse_args()
+    print("seed", given.seed, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         then = Path(scratch) / "then"
         archive = subprocess.run(
@@ -78,8 +87,8 @@ def main() -> None:
         ).stdout
         then.mkdir()
         subprocess.run(["tar", "-x", "-C", str(then)], input=archive, check=True)
-        before, code = trained(then, Path(scratch) / "then.parquet")
-        after, _ = trained(ROOT, Path(scratch) / "now.parquet")
+        before, code = trained(then, Path(scratch) / "then.parquet", given.runs, given.seed)
+        after, _ = trained(ROOT, Path(scratch) / "now.parquet", given.runs, given.seed)
     names = [name for name in before.columns if name in after.columns]
     wrong = [name for name in names if not before[name].equals(after[name], null_equal=True)]
     finals = before.filter("final").height
