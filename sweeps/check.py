@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,13 +15,15 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.kernels.native import compiler
-from blocks.notation import NotationError, show_call, suggest
-from blocks.schedule import ScheduleError, names, parse
+from blocks.notation import NotationError, show_call
+from blocks.schedule import parse
 from sweeps import objectives, space
-from sweeps.form import OPTIMISER, Recipe, TaskPart, Value
+from sweeps.check_search import rates, variables
+from sweeps.form import Choices, Recipe, TaskPart
 from sweeps.match import MatchError, knob
 from sweeps.protocols import parts_of
-from sweeps.space import Choices, Path, SpaceError, Unmatched
+from sweeps.space import Path, SpaceError, Unmatched
+from sweeps.variables import idle
 from synthetics.base import Task
 from synthetics.protocol import show_task, stretch
 from synthetics.splits import draw, split_of
@@ -47,9 +48,7 @@ Blocks = Mapping[str, type[Block]]
 
 def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     """Everything wrong with ``recipe``, in the order of a recipe; empty if a sweep of it can start."""
-    variables = list(_variables(recipe, blocks))
-    rates = list(_optimiser(recipe))
-    found = [*variables, *_tasks(recipe), *rates, *_size(recipe)]
+    found = [*variables(recipe, blocks), *_tasks(recipe), *rates(recipe), *_size(recipe)]
     found.extend(_stretches(recipe))
     found.extend(_comparisons(recipe, blocks))
     found.extend(objectives.problems(recipe))
@@ -74,110 +73,6 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     if not found and (recipe.match or recipe.constraints):
         found.extend(_fitted(recipe, blocks))
     return found
-
-
-def _variables(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
-    if (recipe.pattern is None) == (recipe.schedules is None):
-        path: Path = ("pattern",) if recipe.pattern is None else ("schedules",)
-        yield path, "give exactly one of pattern (a schedule with variables) and schedules (label: schedule)"
-        return
-    texts: dict[Path, str] = {("pattern",): recipe.pattern or ""}
-    if recipe.schedules is not None:
-        texts = {("schedules", label): text for label, text in recipe.schedules.items()}
-    wanted: dict[str, Path] = {}
-    parsed = True
-    for path, text in texts.items():
-        try:
-            wanted |= dict.fromkeys(sorted(names(text, blocks)), path)
-        except ScheduleError as exc:
-            parsed = False
-            yield path, str(exc)
-    given = [name for name in recipe.search if name not in OPTIMISER]
-    for name, path in wanted.items():
-        if recipe.schedules is not None:
-            yield path, f"unknown block {name!r}{suggest(name, blocks)}; schedules take no variables"
-        elif name not in given:
-            yield (
-                path,
-                (
-                    f"{name!r} is no block, and as a variable it has no values; "
-                    f"add search: {{{name}: [...]}}{suggest(name, {*blocks, *given})}"
-                ),
-            )
-    for name in given:
-        path = ("search", name)
-        if name in blocks:
-            yield path, "is a variable named like a block; call it something else"
-        elif recipe.schedules is not None:
-            yield path, "is a variable, and schedules take none; use pattern, or write the schedules out"
-        elif parsed and name not in wanted:
-            yield path, f"is never used in the pattern{suggest(name, wanted)}"
-    for name, values in recipe.search.items():
-        yield from _values(("search", name), values)
-
-
-def _values(path: Path, values: Iterable[Value]) -> Iterator[Problem]:
-    """Ratios that mean nothing, numbers that are not finite, and values given twice."""
-    seen: list[Value] = []
-    for i, value in enumerate(values):
-        if isinstance(value, float) and not math.isfinite(value):
-            yield (*path, i), f"is {value}; a number must be finite"
-            continue
-        try:
-            real = space.realise(value)
-        except SpaceError as exc:
-            yield (*path, i), str(exc)
-            continue
-        if any(space.same(real, other) for other in seen):
-            yield (*path, i), f"{value!r} is given twice"
-        seen.append(real)
-
-
-def _optimiser(recipe: Recipe) -> Iterator[Problem]:
-    for name in OPTIMISER:
-        in_train = name in recipe.train.model_fields_set
-        given: Any = recipe.search.get(name, getattr(recipe.train, name))
-        path: Path = ("search", name) if name in recipe.search else ("train", name)
-        if name in recipe.search and in_train:
-            yield (
-                path,
-                f"is also given under train; say it once (train: {{{name}: ...}} takes a list as well)",
-            )
-        elif name in recipe.search:
-            allowed = "a number of at least 0" if name == "weight_decay" else "a number above 0"
-            for i, value in enumerate(given):
-                number = type(value) in (int, float)
-                if not number or value < 0 or (value == 0 and name == "lr"):
-                    yield (*path, i), f"is {value!r}; it must be {allowed}"
-        elif isinstance(given, Mapping):
-            yield from _rate_by_variable(recipe, path, given)
-        elif isinstance(given, tuple):
-            yield from _values(path, given)
-
-
-def _rate_by_variable(
-    recipe: Recipe, path: Path, given: Mapping[str, Mapping[Value, float]]
-) -> Iterator[Problem]:
-    """``lr: {r: {3:1: 2e-3, 4:1: 3e-3}}``: one number for every value of one variable, no more, no less."""
-    ((variable, by_value),) = given.items()
-    path = (*path, variable)
-    axes = space.axes(recipe)
-    if variable not in axes:
-        yield path, f"is no variable of this recipe{suggest(variable, axes)}"
-        return
-    reals: list[Value] = []
-    for key in by_value:
-        try:
-            reals.append(space.realise(key))
-        except SpaceError as exc:
-            yield (*path, key), str(exc)
-            return
-        if not any(space.same(reals[-1], space.realise(value)) for value in axes[variable]):
-            yield (*path, key), f"is no value of {variable}{suggest(str(key), map(str, axes[variable]))}"
-    for value in axes[variable]:
-        times = sum(space.same(real, space.realise(value)) for real in reals)
-        if times != 1:
-            yield path, f"gives {times or 'no'} numbers for {variable}={value}; every value needs exactly one"
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:
@@ -245,7 +140,9 @@ def _comparisons(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
         yield ("match", "length"), "is of use to a state only; leave it out"
     for i, text in enumerate(part.by if part is not None else ()):
         try:
-            knob(text, blocks)
+            if knob(text, blocks).option == "dim" and isinstance(recipe.shape.dim, str):
+                said = f"is dim, which the variable {recipe.shape.dim!r} gives; solve an option of a block"
+                yield ("match", "by", i), said
         except MatchError as exc:
             yield ("match", "by", i), str(exc)
     if limits is not None and not limits.bounds:
@@ -328,9 +225,8 @@ def _size(recipe: Recipe) -> Iterator[Problem]:
 
 def _candidates(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
     """Schedules that do not come out, and blocks that do not fit the shape."""
-    shape = Shape(dim=recipe.shape.dim, heads=recipe.shape.heads, norm=recipe.shape.norm)
     said: set[str] = set()
-    tried: set[Block] = set()
+    tried: set[tuple[Block, Shape]] = set()
     for choices in _to_try(recipe):
         if len(said) >= SHOWN:
             return
@@ -342,28 +238,43 @@ def _candidates(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
                 about = "" if exc.path == ("depth",) else _for(recipe, choices)
                 yield exc.path, f"{about}{exc}"
             continue
+        shape = space.shape_of(recipe, choices)
         for block in dict.fromkeys(block for layer in schedule for block in layer):
-            if block in tried:
+            if (block, shape) in tried:
                 continue
-            tried.add(block)
+            tried.add((block, shape))
             if (problem := _does_not_fit(block, shape)) and problem not in said:
                 said.add(problem)
                 yield ("shape",), f"{_for(recipe, choices)}{problem}"
 
 
 def _for(recipe: Recipe, choices: Choices) -> str:
-    return f"for {space.label_of(recipe, choices)}: " if choices and recipe.schedules is None else ""
+    listed = recipe.schedules is not None and len(choices) == 1  # the place says which one it is
+    return f"for {space.label_of(recipe, choices)}: " if choices and not listed else ""
 
 
 def _to_try(recipe: Recipe) -> Iterator[Choices]:
-    """All combinations; of a space too large for that, each value once, beside the others' first values."""
+    """All combinations; of a space too large for that, each value once, beside the others' first values.
+
+    Beside those under which it has a say, where it has none otherwise; and of depth, width and heads some
+    combinations, spread evenly.
+    """
     if space.size(recipe) <= space.LIMIT:
         yield from space.grid(recipe)
         return
     axes = space.axes(recipe)
     first = {name: values[0] for name, values in axes.items()}
     for name, value in itertools.chain.from_iterable(((n, v) for v in vs) for n, vs in axes.items()):
-        yield tuple((first | {name: value}).items())
+        heard = tuple((first | {name: value}).items())
+        if name in idle(recipe, heard):
+            others = ({**first, n: v, name: value} for n, vs in axes.items() if n != name for v in vs)
+            found = (tuple(one.items()) for one in others)
+            heard = next((one for one in found if name not in idle(recipe, one)), heard)
+        yield heard
+    counted = {name: axes[name] for name in dict.fromkeys(recipe.numbers.values())}
+    every = math.prod(map(len, counted.values()))
+    for values in itertools.islice(itertools.product(*counted.values()), 0, None, -(-every // SEEN)):
+        yield tuple((first | dict(zip(counted, values, strict=True))).items())
 
 
 def _does_not_fit(block: Block, shape: Shape) -> str:

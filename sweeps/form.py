@@ -22,7 +22,11 @@ from sweeps.match import Cost
 from synthetics.fit import Training
 
 __all__ = [
+    "DEEPEST",
+    "MOST_HEADS",
     "OPTIMISER",
+    "WIDEST",
+    "Choices",
     "ConstraintsPart",
     "MatchPart",
     "Objective",
@@ -36,8 +40,14 @@ __all__ = [
 Value = int | float | str | bool | None
 """What a variable may stand for: a count, an option's value, a block, or a ratio such as ``3:1``."""
 
+Choices = tuple[tuple[str, Value], ...]
+"""(variable, value as the recipe spells it), in the recipe's order."""
+
 OPTIMISER = ("lr", "weight_decay")
 """Settings of which the best is chosen per candidate on validation; they never multiply candidates."""
+
+DEEPEST, WIDEST, MOST_HEADS = 1024, 16_384, 1024
+"""The largest depth, width and number of heads."""
 
 _TRAINING, _SHAPE = Training(), Shape()
 
@@ -95,6 +105,19 @@ Decay = Annotated[
     | Annotated[dict[str, dict[Plain, NotNegative]], Field(min_length=1, max_length=1), Tag("map")],
     Discriminator(_kind),
 ]
+# A whole number, or the name of a variable of search.
+Depth = Annotated[
+    Annotated[Text, Tag("word")] | Annotated[int, Field(ge=1, le=DEEPEST), Tag("number")],
+    Discriminator(_word_kind),
+]
+Width = Annotated[
+    Annotated[Text, Tag("word")] | Annotated[int, Field(ge=1, le=WIDEST), Tag("number")],
+    Discriminator(_word_kind),
+]
+Heads = Annotated[
+    Annotated[Text, Tag("word")] | Annotated[int, Field(ge=1, le=MOST_HEADS), Tag("number")],
+    Discriminator(_word_kind),
+]
 Trials = Annotated[
     Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("number")], Discriminator(_word_kind)
 ]
@@ -111,10 +134,10 @@ class _Part(BaseModel):
 
 
 class ShapePart(_Part):
-    """What all candidates share."""
+    """What all candidates share, but for the variables of ``search`` that dim and heads may name."""
 
-    dim: Annotated[int, Field(ge=1, le=16_384)] = _SHAPE.dim
-    heads: Annotated[int, Field(ge=1, le=1024)] = _SHAPE.heads
+    dim: Width = _SHAPE.dim
+    heads: Heads = _SHAPE.heads
     norm: Literal["rms", "rms_zero"] = _SHAPE.norm
 
 
@@ -216,7 +239,7 @@ class Recipe(_Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     pattern: Text | None = None
     schedules: Annotated[dict[Text, Text], Field(min_length=1)] | None = None
-    depth: Annotated[int, Field(ge=1, le=1024)] | None = None
+    depth: Depth | None = None
     shape: ShapePart = ShapePart()
     tasks: Annotated[tuple[Entry, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
     search: dict[Text, Annotated[tuple[Plain, ...], Field(strict=False, min_length=1)]] = {}
@@ -244,6 +267,16 @@ class Recipe(_Part):
     def entries(self) -> tuple[TaskPart, ...]:
         """``tasks``, each with its budget."""
         return tuple(TaskPart(task=entry) if isinstance(entry, str) else entry for entry in self.tasks)
+
+    @property
+    def numbers(self) -> dict[tuple[str, ...], str]:
+        """Those of depth, width and heads that name a variable of ``search``: place -> name."""
+        given = {
+            ("depth",): self.depth,
+            ("shape", "dim"): self.shape.dim,
+            ("shape", "heads"): self.shape.heads,
+        }
+        return {path: value for path, value in given.items() if isinstance(value, str)}
 
     @property
     def rounds(self) -> range:

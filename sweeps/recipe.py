@@ -90,6 +90,8 @@ def _special(path: Path, kind: str, shown: str) -> str | None:
     """What a key of a recipe must be, where its form alone would say too little."""
     if path == ("trials",):
         return f"is {shown}; it must be all, or a whole number of at least 1"
+    if path in (("depth",), ("shape", "dim"), ("shape", "heads")) and kind == "int_type":
+        return f"is {shown}; it must be a whole number, or the name of a variable of search"
     if path == ("pruning",):
         return f"is {shown}; it must be a p-value above 0 and at most 0.5, or null for none"
     if path in (("match", "params"), ("match", "state")):

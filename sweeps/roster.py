@@ -11,9 +11,10 @@ import polars as pl
 
 from blocks.base import Block
 from sweeps import objectives, results, space
-from sweeps.form import Recipe
+from sweeps.form import Recipe, Value
 from sweeps.space import Candidate, Choices, SpaceError, Unmatched
 from sweeps.trials import Trials
+from sweeps.variables import idle
 
 __all__ = ["Roster"]
 
@@ -37,7 +38,7 @@ class Roster:
         if self.sampled:
             self.wanted = int(recipe.trials)
             if not self._trials.known:  # a new sweep, or one whose journal is lost: its runs know the choices
-                self._trials.restore(_chosen(folder))
+                self._trials.restore(_chosen(folder, recipe))
             for choices, number in self._trials.known.items():
                 if not self.full:
                     self._join(number, choices)
@@ -96,12 +97,23 @@ class Roster:
         return True
 
 
-def _chosen(folder: Path) -> list[Choices]:
-    """The choices of all candidates that have finished runs in ``folder``, in the order of their numbers."""
+def _chosen(folder: Path, recipe: Recipe) -> list[Choices]:
+    """The choices of all candidates that have finished runs in ``folder``, in the order of their numbers.
+
+    Those of another space are left out.
+    """
     frames = [
         results.read_run(path).select("trial", "choices").head(1) for path in results.stored(folder).values()
     ]
     if not frames:
         return []
     found = pl.concat(frames).unique().sort("trial", "choices")["choices"]
-    return [tuple(json.loads(text).items()) for text in found]
+    whole = (_completed(recipe, json.loads(text)) for text in found)
+    return [choices for choices in whole if choices is not None]
+
+
+def _completed(recipe: Recipe, told: Mapping[str, Value]) -> Choices | None:
+    """The combination of which ``told`` is all that has a say; None where this space has none."""
+    whole = tuple((name, told.get(name, values[0])) for name, values in space.axes(recipe).items())
+    unheard = idle(recipe, whole)
+    return whole if [name for name, _ in whole if name not in unheard] == list(told) else None

@@ -17,11 +17,12 @@ from blocks.base import Block, Shape
 from blocks.notation import suggest
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
 from sweeps.bounds import Held
-from sweeps.form import OPTIMISER, Recipe, Value
+from sweeps.form import OPTIMISER, Choices, Recipe, Value
 from sweeps.halving import counts
 from sweeps.match import MatchError, Solved
 from sweeps.protocols import PROTOCOLS, parts_of
 from sweeps.realised import realised
+from sweeps.variables import filled, idle
 from sweeps.yardstick import Fitted, Yardstick
 from synthetics import TASKS
 from synthetics.base import Task
@@ -51,6 +52,7 @@ __all__ = [
     "optimiser_counts",
     "realise",
     "same",
+    "shape_of",
     "size",
     "spread",
     "task_texts",
@@ -62,9 +64,6 @@ LIMIT = 10_000
 """Candidates of one sweep. Runs are limited to a hundred times that."""
 
 Blocks = Mapping[str, type[Block]]
-Choices = tuple[tuple[str, Value], ...]
-"""(variable, value as the recipe spells it), in the recipe's order."""
-
 Path = tuple[Any, ...]
 
 
@@ -90,6 +89,7 @@ class Candidate:
 
     label: for people, ``r=3:1``. also: labels of other choices that come out as the same architecture.
     choices: as spelled in the recipe. schedule: canonical text. optimisers: (lr, weight decay) pairs.
+    idle: variables that have no say here, since only a value that another one does not have names them.
     solved: what ``match`` made of it; it is in schedule and dim already. held: what came of each constraint.
     """
 
@@ -103,6 +103,7 @@ class Candidate:
     also: tuple[str, ...] = ()
     solved: Solved | None = None
     held: tuple[Held, ...] = ()
+    idle: tuple[str, ...] = ()
 
     @property
     def refusal(self) -> str:
@@ -122,8 +123,8 @@ class Candidate:
 
     @property
     def choices_json(self) -> str:
-        """``choices`` as a JSON object."""
-        return json.dumps(dict(self.choices))
+        """``choices`` as a JSON object, without those that have no say."""
+        return json.dumps({name: value for name, value in self.choices if name not in self.idle})
 
 
 def realise(value: Value) -> Value:
@@ -183,10 +184,12 @@ def spread(recipe: Recipe, number: int) -> Iterator[Choices]:
 
 
 def label_of(recipe: Recipe, choices: Choices) -> str:
-    """``r=3:1, m=gdn``; the schedule's own label where the recipe lists schedules."""
+    """``r=3:1, m=gdn``, of the variables that have a say; a listed schedule's own label stands first."""
     if recipe.schedules is not None:
-        return str(choices[0][1])
-    return ", ".join(f"{name}={value}" for name, value in choices) or recipe.name
+        return ", ".join((str(choices[0][1]), *(f"{name}={value}" for name, value in choices[1:])))
+    unheard = idle(recipe, choices)
+    told = (f"{name}={value}" for name, value in choices if name not in unheard)
+    return ", ".join(told) or recipe.name
 
 
 def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedule:
@@ -197,19 +200,20 @@ def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedul
     if recipe.schedules is None:
         values = {name: realise(value) for name, value in choices}
     else:
-        label = label_of(recipe, choices)
-        where, text = ("schedules", label), recipe.schedules[label]
+        own = str(choices[0][1])
+        where, text = ("schedules", own), recipe.schedules[own]
     try:
-        pattern = parse(text, blocks, values)
+        pattern = parse(filled(text, values, blocks), blocks, values)
         if recipe.depth is None:
             return pattern
-        if recipe.depth < len(pattern):
+        depth = _number(recipe.depth, choices)
+        if depth < len(pattern):
             raise SpaceError(
                 ("depth",),
-                f"{label_of(recipe, choices)} cannot be realised at depth {recipe.depth}: its pattern is "
+                f"{label_of(recipe, choices)} cannot be realised at depth {depth}: its pattern is "
                 f"{len(pattern)} layers and would be cut short; give a depth of at least {len(pattern)}",
             )
-        return tile(pattern, recipe.depth)
+        return tile(pattern, depth)
     except ScheduleError as exc:
         raise SpaceError(where, str(exc)) from None
 
@@ -249,7 +253,7 @@ def yardstick(recipe: Recipe, blocks: Blocks = BLOCKS) -> Yardstick | None:
         return None
     choices = baseline(recipe)
     label = label_of(recipe, choices)
-    written = (label, layers(recipe, choices, blocks), _shape(recipe))
+    written = (label, layers(recipe, choices, blocks), shape_of(recipe, choices))
     try:
         return Yardstick.of(recipe.match, recipe.constraints, written, longest(recipe), blocks)
     except MatchError as exc:
@@ -268,7 +272,7 @@ def candidate(
     """
     against = against or yardstick(recipe, blocks)
     label = label_of(recipe, choices)
-    made = Fitted(layers(recipe, choices, blocks), _shape(recipe))
+    made = Fitted(layers(recipe, choices, blocks), shape_of(recipe, choices))
     if against is not None:
         try:
             made = against.fit(made.schedule, made.shape, blocks)
@@ -287,6 +291,7 @@ def candidate(
         optimisers=tuple(itertools.product(rates("lr"), rates("weight_decay"))),
         solved=made.solved,
         held=made.held,
+        idle=idle(recipe, choices),
     )
 
 
@@ -310,7 +315,8 @@ def census(recipe: Recipe, blocks: Blocks = BLOCKS) -> Census:
         new = candidate(recipe, choices, blocks, against)
         who = identity(new, blocks)
         if who in first:
-            first[who] = replace(first[who], also=(*first[who].also, new.label))
+            labels = dict.fromkeys((first[who].label, *first[who].also, new.label))
+            first[who] = replace(first[who], also=tuple(labels)[1:])
         else:
             first[who] = new
     return Census(
@@ -324,8 +330,15 @@ def candidates(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Candidate]:
     return list(census(recipe, blocks).candidates)
 
 
-def _shape(recipe: Recipe) -> Shape:
-    return Shape(dim=recipe.shape.dim, heads=recipe.shape.heads, norm=recipe.shape.norm)
+def shape_of(recipe: Recipe, choices: Choices) -> Shape:
+    """The shape of one combination as written, before ``match``."""
+    part = recipe.shape
+    return Shape(dim=_number(part.dim, choices), heads=_number(part.heads, choices), norm=part.norm)
+
+
+def _number(given: int | str, choices: Choices) -> int:
+    """A depth, width or number of heads: itself, or the value of the variable that it names."""
+    return cast(int, dict(choices)[given]) if isinstance(given, str) else given
 
 
 def _rates(recipe: Recipe, choices: Mapping[str, Value], name: str) -> tuple[float, ...]:

@@ -46,10 +46,22 @@ score: steps
 objective: [score, flops]
 """
 
+_VARIED = """\
+name: varied
+pattern: p
+depth: d
+shape: {dim: w, heads: h}
+tasks: ["recall(length=32)"]
+search: {p: [3*g + f, f + r*g], g: ["(gdn, m)"], f: ["(fox, m)"], m: [swiglu, sparse(k_ratio=k)],
+  k: [0.1, 0.3], r: [1, 2], d: [4, 8], w: [16, 32], h: [2]}
+trials: 5
+"""
+
 BASES: dict[str, str] = {
     **{name: path.read_text(encoding="utf-8") for name, path in shipped().items()},
     "sized": _SIZED,
     "listed": _LISTED,
+    "varied": _VARIED,
 }
 
 _WORDS = (

@@ -164,7 +164,7 @@ def test_a_bad_override_is_named(override: str) -> None:
 
 
 def test_problems_of_the_file_are_placed_and_all_named() -> None:
-    lines = problems(text=GOOD.replace("steps", "stepz").replace("dim: 32", "dim: x") + "seed: 1\n")
+    lines = problems(text=GOOD.replace("steps", "stepz").replace("dim: 32", "dim: 0") + "seed: 1\n")
     assert [line.partition(": ")[0] for line in lines] == ["x.yaml:4:14", "x.yaml:7:9", "x.yaml:8:1"]
     lines = problems(text=GOOD.replace("4:1", "3:2").replace("recall(", "recal(").replace("gdn", "gdm"))
     assert [line.partition(": ")[0] for line in lines] == ["x.yaml:2:10", "x.yaml:6:19", "x.yaml:5:9"]
