@@ -11,7 +11,8 @@ STAMP := $(VENV)/.installed
 # The tests hold our Genesis against its own package, which needs transformers for its tokenizer alone.
 GENESIS_LLM := 2.0.1
 # A tester per core. Each begins with a stretch of neighbouring tests, which share what their file sets up, and takes
-# from the others' when it is through. Beyond eight, importing torch costs more memory than it saves time.
+# from the others' when it is through. Beyond eight, importing torch costs more memory than it saves time. Each has one thread:
+# two that spin for two cores are slower than one.
 TESTERS := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: install run test lint browser postgres clean
@@ -32,7 +33,7 @@ run: install
 	$(BIN)/lab sweep ratios.yaml --time 15m
 
 test: install browser postgres lint
-	$(BIN)/pytest $(TESTERS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest $(TESTERS)
 
 lint: install
 	$(BIN)/ruff check .

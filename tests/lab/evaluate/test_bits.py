@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from blocks.model import LanguageModel
 from lab.evaluate.bits import Passes, Windows, bits_per_byte, by_context, score
 from lab.evaluate.text import Text, TextError, cut, encode
 from lab.evaluate.windows import WindowError, spans
+from lab.model.spec import loads, schedule_of, shape_of
 from tests.lab.evaluate.small import SPEC, Bytes, model_of, random_text
 
 SEED = 20261127
@@ -83,7 +85,7 @@ def test_documents_apart_do_not_see_one_another() -> None:
 
 
 def test_a_uniform_model_takes_eight_bits_a_byte_and_the_separators() -> None:
-    model, _ = model_of(SPEC.replace("257", "256"))
+    model = LanguageModel(schedule_of(loads(SPEC)), shape_of(loads(SPEC)), vocab=256)
     torch.nn.init.zeros_(model.head.weight)
     text = encode("words", ["äöü and more"], Bytes(), 256)
     assert text.size == len("äöü and more".encode()) and text.separator is None

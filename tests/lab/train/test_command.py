@@ -110,7 +110,7 @@ def test_killed_and_stopped_it_ends_with_the_weights_of_a_training_left_alone(
 
 REFUSED = {
     ("--set", "train.optimiser.lr=0.5"): ("train.optimiser.lr = 0.001", "0.5", "--out"),
-    ("--set", "model.vocab=256"): ("model.vocab is 256", "257"),
+    ("--set", "model.vocab=256"): ("model.vocab: is 256", "257"),
     ("--set", "data.length=100000"): ("100,001", "length"),
     ("--set", "train.micro=3"): ("micro", "3", "4"),
     ("--set", "data.train=[{data: nowhere}]"): ("nowhere",),
