@@ -2,7 +2,7 @@
 
 A worker answers on a pipe with what became of a run; it exits at once when its parent dies, so a killed sweep
 leaves no process behind. A worker that dies is replaced, and whoever gave it the run is told.
-Nothing heavy is imported here: a worker sets its thread count before torch is loaded.
+Nothing heavy is imported here: the thread count is set before torch is loaded.
 """
 
 from __future__ import annotations
@@ -128,8 +128,10 @@ class Pool:
     """Worker processes as a context manager: ``submit`` while ``idle``, then ``wait`` for replies."""
 
     def __init__(self, workers: int, setup: Setup) -> None:
-        # Spawn: a forked torch inherits thread pools and locks that no longer work.
-        self._context = multiprocessing.get_context("spawn")
+        # Workers are forked from a server that has loaded torch, once for all of them, and has computed
+        # nothing: a torch that has would hand on thread pools and locks that no longer work.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["torch"])
         self._setup = setup
         self._size = workers
         self._workers: list[_Worker] = []
@@ -205,7 +207,8 @@ class Pool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_main, args=(theirs, self._setup), daemon=True)
-        with _for_children(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+        # The safe path keeps a torch.py of the user's working directory from being taken for torch.
+        with _for_children(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONSAFEPATH="1"):
             process.start()
         theirs.close()
         worker = _Worker(process, ours)

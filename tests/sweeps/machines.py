@@ -91,17 +91,17 @@ class Machine:
         return self.process.wait(seconds)
 
     def children(self) -> list[int]:
-        """Its training processes; the process that starts them, and its own helper, stay out."""
-        found = []
+        """Its training processes, without the one that starts them and the one they are forked from."""
+        parents: dict[int, int] = {}
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 stat = (path / "stat").read_text().rpartition(")")[2].split()
-                spawned = b"spawn_main" in (path / "cmdline").read_bytes()
+                forked = b"forkserver" in (path / "cmdline").read_bytes()
             except OSError:
                 continue
-            if spawned and int(stat[1]) == self.process.pid:
-                found.append(int(path.name))
-        return found
+            if forked:
+                parents[int(path.name)] = int(stat[1])
+        return [pid for pid, parent in parents.items() if parents.get(parent) == self.process.pid]
 
 
 def until(true, machines: Iterator[Machine] | list[Machine], seconds: float = 300.0) -> None:
