@@ -134,7 +134,7 @@ def calibrate(
         real=real,
         apart=_apart(reference, close, chosen),
         honesty=same_twice(sheet, repeats=1000, seed=seed) if enough else None,
-        dealt=dealt(sheet, 2) if enough else None,
+        dealt=dealt(sheet, min(4, sheet.seeds // 2)) if enough else None,
         published=hold(panel(frame, "accuracy")),
         cells=separation(reference),
         left_out=reference.left_out,

@@ -129,21 +129,22 @@ def _pseudo(part: Part, who_B: np.ndarray, rng: np.random.Generator, size: int, 
 
 
 def dealt(sheet: Sheet, seeds: int) -> Alarms:
-    """Real A/A pairs: in every cell each schedule's seeds are dealt into pairs of disjoint sets of ``seeds``.
+    """Real A/A pairs: each schedule's seeds are dealt, in order, into pairs of disjoint sets of ``seeds``.
 
-    Each run is used once, and each pair is a comparison on that cell alone. Raises PanelError when no cell
-    has twice the seeds.
+    Each run is used once, and each pair goes through the whole comparison, over all cells, as two schedules
+    would. Raises PanelError when there are not twice the seeds.
     """
-    alarms = trials = 0
-    for part in sheet.parts:
-        for place in range(len(sheet.labels)):
-            for start in range(0, part.value.shape[2] - 2 * seeds + 1, 2 * seeds):
-                sets = [slice(start + side * seeds, start + (side + 1) * seeds) for side in (0, 1)]
-                value, valid = (np.stack([a[place][:, s] for s in sets]) for a in (part.value, part.valid))
-                told = signs(chosen([Part(part.task, value, valid)]), np.ones(1))
-                alarms, trials = alarms + int(told.any()), trials + 1
-    if not trials:
+    if 2 * seeds > sheet.seeds:
         raise PanelError(f"{2 * seeds} seeds are needed for two sets of {seeds}; there are {sheet.seeds}")
+    alarms = trials = 0
+    for place in range(len(sheet.labels)):
+        for start in range(0, sheet.seeds - 2 * seeds + 1, 2 * seeds):
+            sets = [slice(start + side * seeds, start + (side + 1) * seeds) for side in (0, 1)]
+            pair = [
+                Part(part.task, *(np.stack([a[place][:, s] for s in sets]) for a in (part.value, part.valid)))
+                for part in sheet.parts
+            ]
+            alarms, trials = alarms + int(signs(chosen(pair), sheet.weights).any()), trials + 1
     return Alarms(alarms, trials, seeds)
 
 

@@ -241,7 +241,7 @@ def _honesty(found: Calibration) -> str:
     if alarms is None:
         return f"A/A: not tried, as it takes 4 seeds and the reference has {found.seeds}."
     lines = [f"A/A: the same architecture twice, called different (promised: {percent(0.05)} or less)"]
-    for one, what in ((alarms, "resamples, all cells"), (found.dealt, "real pairs, each on one cell")):
+    for one, what in ((alarms, "resamples"), (found.dealt, "real pairs, each run once")):
         if one is not None:
             low, high = one.interval
             lines.append(
