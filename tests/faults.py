@@ -235,10 +235,24 @@ def check(field: Field, expected: Path | None) -> None:
         assert runs.rows() and set(runs.select("len", "of").iter_rows()) == {(2 * recipe.seeds, 1)}
         assert runs.height == found["choices"].n_unique() == recipe.trials
     else:
-        assert found.equals(rows(expected).filter(pl.col("seed") < recipe.seeds)), "bit for bit"
+        wanted = rows(expected).filter(pl.col("seed") < recipe.seeds)
+        assert found.equals(wanted), f"not bit for bit: {differences(found, wanted)}"
         assert results.pruned(field.folder) == results.pruned(expected)
     if space.is_sampled(recipe) or recipe.pruning or recipe.halving:
         check_alone(field.folder, recipe, found, field.rng)
+
+
+def differences(found: pl.DataFrame, wanted: pl.DataFrame) -> str:
+    """Which runs are beside those wanted, which are not there, and in what the others differ."""
+    runs, others = set(found["run"]), set(wanted["run"])
+    shared = [frame.filter(pl.col("run").is_in(list(runs & others))) for frame in (found, wanted)]
+    columns = [name for name in wanted.columns if not shared[0][name].equals(shared[1][name])]
+    what = ["label", "task", "seed", "lr", "status"]
+    beside, missing = (
+        frame.filter(pl.col("final") & pl.col("run").is_in(list(names))).select(what).rows()
+        for frame, names in ((found, runs - others), (wanted, others - runs))
+    )
+    return f"{beside} beside those wanted, {missing} not there, the others differ in {columns}"
 
 
 def check_study(folder: Path, recipe: Recipe, found: pl.DataFrame) -> None:
