@@ -31,6 +31,7 @@ from lab.genesis.chat import chat
 from lab.genesis.generate_command import generate
 from lab.genesis.info import info
 from lab.genesis.logits import logits
+from lab.genesis.pace_command import pace
 from lab.genesis.race_command import race
 from lab.genesis.recipe import recipe
 from lab.genesis.verify_command import verify
@@ -98,7 +99,7 @@ _add(generate_text, app)
 
 _add(evaluate, app, "eval")  # a word that Python has taken
 
-for _command in (info, logits, generate, chat, verify, audit, race, recipe):
+for _command in (info, logits, generate, chat, verify, audit, race, pace, recipe):
     _add(_command, genesis)
 
 for _command in (prepare, tokenizer, show):

@@ -1,21 +1,14 @@
-"""Speed and memory beside genesis-llm: the same random weights, each side in a process of its own, in turns.
-
-One repetition of ours, one of theirs, and so on: what else the machine does meets both alike, so the ratio of
-two neighbours is steadier than either time. Processes of their own keep the peak memory of each apart.
-"""
+"""Speed and memory beside genesis-llm on the same random weights; both take turns (``lab.genesis.turns``)."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing as mp
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blocks.genesis_model import GENESIS_152M, GenesisConfig, GenesisModel
+from lab.genesis.turns import Work, take_turns
 from lab.genesis.weights import load, save
-from lab.terminal import CommandError
 
-__all__ = ["WHATS", "Result", "race"]
+__all__ = ["WHATS", "Result", "peer_model", "race", "random_weights"]
 
 WHATS = {
     "forward": "evaluation, 1 x 512 tokens, last logits",
@@ -36,8 +29,6 @@ WHATS = {
     "train": "training step with AdamW, 1 x 256 tokens",
 }
 STEPS = 32
-Work = Callable[[], float]
-"""One repetition: the seconds it took, what it had to prepare left out."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +52,21 @@ def race(
 ) -> Iterator[Result]:
     """One Result per kind of work, medians over ``repeats`` pairs after a warm-up."""
     with tempfile.TemporaryDirectory(prefix="lab-race-") as folder:
-        path = Path(folder, "random.safetensors")
-        # In a process of its own: a child starts with its parent's peak of memory.
-        maker = mp.get_context("spawn").Process(target=_make, args=(config, path))
-        maker.start()
-        maker.join()
+        path = random_weights(Path(folder), config)
         for what in whats:
             yield _pair(path, what, repeats, threads)
+
+
+def random_weights(folder: Path, config: GenesisConfig = GENESIS_152M) -> Path:
+    """A released file in ``folder`` with the weights that a training starts from.
+
+    Made in a process of its own: a child starts with its parent's peak of memory.
+    """
+    path = folder / "random.safetensors"
+    maker = mp.get_context("spawn").Process(target=_make, args=(config, path))
+    maker.start()
+    maker.join()
+    return path
 
 
 def _make(config: GenesisConfig, path: Path) -> None:
@@ -76,50 +75,12 @@ def _make(config: GenesisConfig, path: Path) -> None:
 
 
 def _pair(path: Path, what: str, repeats: int, threads: int) -> Result:
-    context = mp.get_context("spawn")
-    pipes, workers = [], []
-    for serve in (_ours, _theirs):
-        mine, other = context.Pipe()
-        worker = context.Process(target=_serve, args=(other, serve, path, what, threads), daemon=True)
-        worker.start()
-        other.close()  # else a worker that dies would be waited for for ever
-        pipes.append(mine)
-        workers.append(worker)
-    try:
-        times, memory = _take_turns(pipes, repeats)
-    except (EOFError, ConnectionError) as exc:
-        for worker in workers:
-            worker.terminate()
-        raise CommandError(f"a side of the race ended early in {what}: see its last words above") from exc
-    for worker in workers:
-        worker.join()
-    ratios = tuple(theirs / ours for ours, theirs in zip(*times, strict=True))
-    medians = [statistics.median(seconds) for seconds in times]
-    return Result(what, medians[0], medians[1], ratios, memory[0], memory[1])
-
-
-def _take_turns(pipes: list[Any], repeats: int) -> tuple[tuple[list[float], list[float]], list[int]]:
-    """Seconds of both sides, one repetition each in turn, and the peaks of their memory."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for i in range(repeats + 2):
-        for pipe, seconds in zip(pipes, times, strict=True):
-            pipe.send("go")
-            took = pipe.recv()
-            if i >= 2:  # the first two fill caches and allocate
-                seconds.append(took)
-    for pipe in pipes:
-        pipe.send("end")
-    return times, [pipe.recv() for pipe in pipes]
-
-
-def _serve(pipe: Connection, side: Callable[[Path, str], Work], path: Path, what: str, threads: int) -> None:
-    """A worker: one repetition for each ``go``, the peak of its memory at the end."""
-    torch.set_num_threads(threads)
-    with contextlib.redirect_stdout(sys.stderr):
-        work = side(path, what)
-        while pipe.recv() == "go":
-            pipe.send(work())
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    ours, theirs = take_turns(
+        what, [partial(_ours, path, what), partial(_theirs, path, what)], repeats, threads
+    )
+    ratios = tuple(slow / fast for fast, slow in zip(ours.seconds, theirs.seconds, strict=True))
+    medians = [statistics.median(timed.seconds) for timed in (ours, theirs)]
+    return Result(what, medians[0], medians[1], ratios, ours.memory, theirs.memory)
 
 
 def _ids(what: str, vocab: int) -> Tensor:
@@ -146,12 +107,17 @@ def _ours(path: Path, what: str) -> Work:
     return _timed_steps(start, lambda token, state: model(token, state, last_only=True))
 
 
-def _theirs(path: Path, what: str) -> Work:
+def peer_model(path: Path) -> Any:
+    """The package's model of a released file, in float32, by the package's own loader."""
     from genesis import cli  # pyright: ignore[reportMissingImports]
 
     chat = object.__new__(cli.GenesisChat)
     chat.device = "cpu"
-    model = chat._load_model(str(path))
+    return chat._load_model(str(path))
+
+
+def _theirs(path: Path, what: str) -> Work:
+    model = peer_model(path)
     ids = _ids(what, model.config.vocab_size)
     if what == "train":
         model.train()

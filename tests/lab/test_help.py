@@ -32,7 +32,7 @@ def below(group: Any, name: str = "") -> dict[str, Any]:
 
 COMMANDS = below(get_command(app))
 DATA = ("prepare", "tokenizer", "show")
-GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "recipe")
+GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "pace", "recipe")
 
 
 def test_the_commands_are_those_of_the_design() -> None:

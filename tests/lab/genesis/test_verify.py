@@ -1,4 +1,4 @@
-"""``lab genesis verify`` and ``race``: what they print, what they return, and what they ask for."""
+"""``lab genesis verify``, ``race`` and ``pace``: what they print, what they return, and what they ask for."""
 
 import importlib.util
 import json
@@ -9,10 +9,20 @@ import torch
 
 from blocks.genesis_model import GenesisModel
 from lab.genesis import save
+from lab.genesis.pace import matrices, pace
 from lab.genesis.peer import version
 from lab.genesis.race import race
 from lab.genesis.verify import LENGTHS, SHIPPED, SMALL, randomised
+from lab.model.spec import build, loads
 from lab.terminal import CommandError
+
+TINY = """\
+kind: model
+name: tiny
+model: {schedule: "(gdn, swiglu) + (fox, swiglu)", shape: {dim: 16, heads: 2}, vocab: 300}
+data: {train: [{data: corpus}], length: 32}
+train: {steps: 5, batch: 6, micro: 3}
+"""
 
 package = pytest.mark.skipif(version() is None, reason="genesis-llm is not here; make install puts it")
 
@@ -50,13 +60,17 @@ def test_another_function_is_found_out(tmp_path: Path, lab, monkeypatch: pytest.
     assert "differs" in done.out and "28 of 28 rows differ" in done.out
 
 
-def test_without_the_package_it_says_how_to_get_it(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_it_says_how_to_get_it(
+    lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "genesis" else found(name, *rest)
     )
-    for command in ("verify", "race"):
-        done = lab("genesis", command)
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(TINY)
+    for words in (("verify",), ("race",), ("pace", spec)):
+        done = lab("genesis", *words)
         assert done.code == 2 and "pip install --no-deps" in done.err and done.err.count("\n") == 1
 
 
@@ -104,3 +118,28 @@ def test_both_sides_of_a_race_run(what: str) -> None:
     (result,) = race(2, 1, [what], SMALL)
     assert len(result.ratios) == 2 and min(result.ratios) > 0
     assert min(result.memory, result.peer_memory) > 10_000_000
+
+
+def test_matrices_are_those_that_multiply_tokens() -> None:
+    spec = loads(TINY)
+    multiplied = 0
+    model = build(spec)
+    for name, weight in model.named_parameters():
+        # A short convolution and vectors multiply no matrix; the embedding does as the tied head.
+        multiplied += weight.numel() if weight.ndim == 2 and "conv" not in name else 0
+    assert matrices(spec).weights == multiplied
+    assert matrices(spec).flops(10) == 6 * 10 * multiplied
+
+
+@package
+def test_steps_of_ours_their_products_and_the_package_take_turns() -> None:
+    spec = loads(TINY)
+    lines = pace(spec, [1, 2], repeats=2, threads=1, config=SMALL, warm_up=0)
+    assert [line.tokens for line in lines] == [32, 32, 64, 64, 32]
+    assert all(len(line.seconds) == 2 and min(line.seconds) > 0 for line in lines)
+    ours, products, more, _, peer = lines
+    flops = matrices(spec).flops(32)
+    assert [line.flops for line in (ours, products, more, peer)] == [flops, flops, 2 * flops, None]
+    assert ours.times(peer)[0] == pytest.approx(peer.seconds[0] / ours.seconds[0])
+    # Products alone take no longer than the steps that hold them.
+    assert min(products.seconds) < max(ours.seconds)
