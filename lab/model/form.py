@@ -122,6 +122,7 @@ class AveragePart(_Part):
 class TrainPart(_Part):
     """One training.
 
+    start: the model.safetensors of the lab that it begins with, of the same model; null for fresh weights.
     batch: rows of one optimiser step, over all processes; micro: rows of one forward pass of one process
     (accumulation is what is left between them). recompute: activations of a layer are not kept but computed
     again in the backward pass. z_loss: weight of the squared log-partition (0 for none). parallel: how
@@ -129,6 +130,7 @@ class TrainPart(_Part):
     """
 
     steps: Count
+    start: Text | None = None
     batch: Count
     micro: Count | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,8 @@ class Diverged(ArithmeticError):
 class Trainer:
     """A training of ``spec`` in the processes of ``crew``, from its start or from a checkpoint.
 
-    peak: FLOP/s of one process that ``mfu`` is held against.
+    peak: FLOP/s of one process that ``mfu`` is held against. start: the weights that it begins with, by
+    name; None for fresh ones, drawn by the seed.
     """
 
     def __init__(
@@ -62,12 +63,16 @@ class Trainer:
         kernel: Kernel,
         blocks: Blocks,
         peak: float,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         part = spec.train
         self.spec, self.source, self.held_out, self.crew = spec, source, held_out, crew
         self.micro = micro_of(spec, crew)
         torch.manual_seed(part.seed)
-        self.model = build(spec, kernel, blocks).to(crew.device)
+        self.model = build(spec, kernel, blocks)
+        if start is not None:
+            self.model.load_state_dict(start)
+        self.model.to(crew.device)
         for residual in self.model.stack.parts():
             if part.recompute:
                 residual.forward = partial(checkpoint, residual.forward, use_reentrant=False)
@@ -122,8 +127,7 @@ class Trainer:
         part = self.spec.train
         while self.progress.step < part.steps:
             batches = self._batches(self.progress.step + 1)
-            counted = sum(int((batch.targets != IGNORE).sum()) for batch in batches)
-            targets, stop = self.crew.total(counted, float(stopping()))
+            targets, stop = self.crew.total(float(_counted(batches)), float(stopping()))
             if stop:
                 self.save(folder)
                 return False
@@ -135,6 +139,12 @@ class Trainer:
             if line.step % part.save_every == 0 or line.step == part.steps:
                 self.save(folder)
         return True
+
+    def step(self) -> Step:
+        """The next optimiser step alone: what ``run`` repeats, without scoring, saving and stopping."""
+        batches = self._batches(self.progress.step + 1)
+        (targets,) = self.crew.total(float(_counted(batches)))
+        return self._step(batches, max(targets, 1.0))
 
     def score(self, indices: list[int]) -> float:
         """Bits per byte on held-out rows, by the average where there is one."""
@@ -208,6 +218,11 @@ class Trainer:
             mfu=tokens * self._seconds_per_token / seconds,
             memory=memory_peak(self.crew.device),
         )
+
+
+def _counted(batches: list[Batch]) -> int:
+    """Targets that count."""
+    return sum(int((batch.targets != IGNORE).sum()) for batch in batches)
 
 
 def micro_of(spec: Spec, crew: Crew) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,10 @@ from torch import Tensor
 
 from blocks import BLOCKS
 from blocks.base import Kernel
+from blocks.kernels.layers import NARROW
 from blocks.kernels.native import KernelError, library
 from lab.model.form import Spec
-from lab.model.spec import Blocks, build, dump, load, write_model
+from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, write_model
 from lab.train import checkpoint as checkpoints
 from lab.train import folder as folders
 from lab.train.baselines import bigram_bits, xz_bits
@@ -82,8 +85,13 @@ class Listener(Protocol):
 
 
 def kernel_of(spec: Spec, device: torch.device) -> Kernel:
-    """What ``train.kernel`` stands for here: ``auto`` is C on a CPU with a C compiler, else torch."""
-    if spec.train.kernel == "auto" and (device.type != "cpu" or spec.train.compile):
+    """What ``train.kernel`` stands for here: ``auto`` is C on a CPU with a C compiler, else torch.
+
+    It is torch also for models wider than the C kernels take whole: each of theirs is one thread's, and
+    attention by them takes twice the time of torch's form.
+    """
+    wide = spec.model.shape.dim > NARROW
+    if spec.train.kernel == "auto" and (device.type != "cpu" or spec.train.compile or wide):
         return "torch"
     return chosen_kernel(spec.train.kernel)
 
@@ -105,12 +113,14 @@ def train(
         together = stack.enter_context(crew())
         feed = open_feed(spec) if feed is None else feed
         kernel = _kernel(spec, together.device)
+        begun = checkpoints.latest(folder / CHECKPOINTS) is not None
+        start = None if begun else _start(spec, blocks)
         if together.leads:
             folders.check(folder, spec.model_dump(mode="json"), _stored(folder, blocks), feed.digests)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folders.locked(folder))
         together.wait()
-        return _train(spec, folder, listener, blocks, peak, feed, kernel, together)
+        return _train(spec, folder, listener, blocks, peak, feed, kernel, together, start)
 
 
 def _train(
@@ -122,15 +132,16 @@ def _train(
     feed: Feed,
     kernel: Kernel,
     crew: Crew,
+    start: Mapping[str, Tensor] | None,
 ) -> Ended:
     precision = torch.autocast(crew.device.type, torch.bfloat16, enabled=spec.train.precision == "bf16")
     rate = matmul_rate(crew.device, precision) if peak is None else peak
-    trainer = Trainer(spec, feed.source, feed.held_out, crew, kernel, blocks, rate)
     kept = folder / CHECKPOINTS
     if crew.leads:
         kept.mkdir(exist_ok=True)
         checkpoints.clear(kept)
     crew.wait()
+    trainer = Trainer(spec, feed.source, feed.held_out, crew, kernel, blocks, rate, start)
     if (last := checkpoints.latest(kept)) is not None:
         trainer.restore(last)
     begun = Begun(
@@ -185,7 +196,12 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, code: int) 
 
 
 def _kernel(spec: Spec, device: torch.device) -> Kernel:
-    """The kernel, compiled where it is C. Raises TrainError."""
+    """The kernel, compiled where it is C. Raises TrainError where a compiler is missing."""
+    if spec.train.compile and device.type == "cpu" and not cpp_compiler():
+        raise TrainError(
+            "train.compile is true, and torch.compile needs a C++ compiler, which is not found here; "
+            "install one (apt install g++), name it in CXX, or set train.compile=false"
+        )
     kernel = kernel_of(spec, device)
     if kernel == "c":
         if device.type != "cpu":
@@ -195,6 +211,28 @@ def _kernel(spec: Spec, device: torch.device) -> Kernel:
         except KernelError as exc:
             raise TrainError(f"{exc}; or set train.kernel=torch") from exc
     return kernel
+
+
+def _start(spec: Spec, blocks: Blocks) -> dict[str, Tensor] | None:
+    """The weights that ``train.start`` names. Raises SpecError; TrainError where they are another model's."""
+    if spec.train.start is None:
+        return None
+    model, of = read_model(Path(spec.train.start), blocks=blocks)
+    kept, asked = of.model.model_dump(), spec.model.model_dump()
+    kept["schedule"], asked["schedule"] = (schedule_of(one, blocks) for one in (of, spec))
+    del kept["depth"], asked["depth"]  # what is laid is compared, however it is written
+    for key in asked:
+        if kept[key] != asked[key]:
+            raise TrainError(
+                f"train.start is {spec.train.start}, whose model.{key} is {getattr(of.model, key)}, and "
+                f"{getattr(spec.model, key)} is asked for; the two must be the same model"
+            )
+    return model.state_dict()
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile would call on a CPU: ``CXX``, or g++; None where there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 def _stored(folder: Path, blocks: Blocks) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from lab.train.checkpoint import latest
 from lab.train.feed import open_feed
 from lab.train.folder import Step
 from lab.train.loop import Trainer
-from lab.train.parallel import Crew, crew
+from lab.train.parallel import Crew
 
 ALONE = Crew(0, 1, torch.device("cpu"))
 
@@ -48,17 +47,3 @@ def trained(
         trainer.restore(last)
     trainer.run(folder, lines.append, lambda: trainer.progress.step == until)
     return trainer, lines
-
-
-def in_crew(data: str, out: str) -> None:
-    """What each of several processes runs: the small training both ways; the leader keeps what came out."""
-    with crew() as together:
-        for way in ("ddp", "fsdp"):
-            sets = (f"train.parallel={way}", "train.micro=1", "train.average={kind: ema, decay: 0.5}")
-            spec = spec_of(Path(data), "data.documents=true", *sets)
-            trainer, lines = trained(spec, Path(out, way), crew=together)
-            weights = trainer.weights()
-            if together.leads:
-                told = [(one.loss, one.grad_norm) for one in lines]
-                found: dict[str, Any] = {"weights": weights, "lines": told, "bits": lines[-1].valid_bpb}
-                torch.save(found, Path(out, f"{way}.pt"))

@@ -136,6 +136,15 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence_and_nothing_is_written(
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
+def test_without_a_cpp_compiler_compiling_is_refused_in_a_sentence(
+    spec: Path, lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    told = lab("train", spec, "--peak", "1", "--set", "train.compile=true")
+    assert told.code == 2 and told.out == "" and told.err.count("\n") == 1
+    assert "g++" in told.err and "train.compile=false" in told.err and not Path("models").exists()
+
+
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_specifications_are_valid(name: str) -> None:
     assert load(name).name == name

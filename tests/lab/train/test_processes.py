@@ -1,53 +1,72 @@
-"""Two processes over gloo do what one does, within float tolerance; and one goes on where two stopped."""
+"""``torchrun ... -m lab train``: two processes do what one does; one goes on where two stopped."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.lab.train.small import in_crew, spec_of, trained
+from lab.train.folder import steps_of
+from tests.lab.train.small import TEXT, spec_of, trained
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = "import sys; from tests.lab.train.small import in_crew; in_crew(*sys.argv[1:])"
+WAYS = ("ddp", "fsdp")
+SETS = ("data.documents=true", "train.average={kind: ema, decay: 0.5}")
+
+
+def words(spec: Path, out: Path, *sets: str) -> list[str]:
+    told = [word for one in (*SETS, *sets) for word in ("--set", one)]
+    return ["train", str(spec), "--out", str(out), "--peak", "1", "--json", *told]
 
 
 @pytest.fixture(scope="module")
-def by_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes under torchrun trained, by DDP and by FSDP."""
-    out = tmp_path_factory.mktemp("two")
-    script = out / "program.py"
-    script.write_text(PROGRAM, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def spec(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "small.yaml"
+    path.write_text(TEXT.format(data=data), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def by_two(request: pytest.FixtureRequest, spec: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a training by two processes, and what the command said."""
+    way, out = request.param, spec.parent / request.param
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, str(script), str(data), str(out)], env=env, capture_output=True, text=True, timeout=600
+        [*torchrun, "-m", "lab", *words(spec, out, f"train.parallel={way}", "train.micro=1")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return out
+    return out, json.loads(done.stdout)  # one document: the leader alone speaks
 
 
-def test_two_processes_train_what_one_does(data: Path, by_two: Path, tmp_path: Path) -> None:
-    in_crew(str(data), str(tmp_path))
-    for way in ("ddp", "fsdp"):
-        one, two = torch.load(tmp_path / f"{way}.pt"), torch.load(by_two / f"{way}.pt")
-        assert torch.tensor(two["lines"]) == pytest.approx(torch.tensor(one["lines"]), rel=1e-5)
-        assert two["bits"] == pytest.approx(one["bits"], rel=1e-5)
-        assert list(one["weights"]) == list(two["weights"])
-        for name, value in one["weights"].items():
-            torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
+def test_two_processes_train_what_one_does(by_two, spec: Path, tmp_path: Path, answer) -> None:
+    folder, said = by_two
+    alone = json.loads(answer(*words(spec, tmp_path / "alone")))
+    assert said["bits"] == pytest.approx(alone["bits"], rel=1e-5)
+    assert (said["tokens"], said["held_out"]) == (alone["tokens"], alone["held_out"])
+    assert json.loads((folder / "env.json").read_text())["processes"] == 2
+    for one, two in zip(steps_of(tmp_path / "alone"), steps_of(folder), strict=True):
+        assert (two.loss, two.grad_norm) == pytest.approx((one.loss, one.grad_norm), rel=1e-5)
+        assert two.valid_bpb == (None if one.valid_bpb is None else pytest.approx(one.valid_bpb, rel=1e-5))
+    weights, others = (load_file(at / "model.safetensors") for at in (tmp_path / "alone", folder))
+    assert list(weights) == list(others)
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_one_process_goes_on_where_two_stopped(data: Path, by_two: Path, tmp_path: Path, way: str) -> None:
-    sets = ("data.documents=true", "train.average={kind: ema, decay: 0.5}")
-    through, lines = trained(spec_of(data, *sets), tmp_path / "through")
-    last = by_two / way / "step-4"
+def test_one_process_goes_on_where_two_stopped(data: Path, by_two, tmp_path: Path) -> None:
+    through, lines = trained(spec_of(data, *SETS), tmp_path / "through")
     (tmp_path / "on").mkdir()
-    (tmp_path / "on" / "step-4").symlink_to(last)
-    resumed, rest = trained(spec_of(data, *sets), tmp_path / "on")
+    (tmp_path / "on" / "step-4").symlink_to(by_two[0] / "checkpoints" / "step-4")
+    resumed, rest = trained(spec_of(data, *SETS), tmp_path / "on")
     assert [one.step for one in rest] == [5, 6]
     assert [one.loss for one in rest] == pytest.approx([one.loss for one in lines[4:]], rel=1e-5)
     for name, value in through.weights().items():
