@@ -6,12 +6,12 @@
     average      4 bytes each, where one is kept
     activations  what autograd keeps of a block, read off one block of each kind, times rows and layers;
                  with recompute 8 bytes of each block's input, and of the largest block all
-    logits       12 bytes each: themselves, their log-softmax, and their gradient
+    logits       16 bytes each: themselves, their log-softmax, and the gradients of both
+    working      what one block needs beside for a moment, of the one that needs most
 
-With ``fsdp`` the first four are shared among the devices. Not counted: what an allocator keeps beside, and
-what a layer needs for a moment only; a measured peak on a CPU was 1.2 to 1.4 times the sum.
-
-B rows of a pass, T tokens of a row, D width, V vocabulary.
+With ``fsdp`` the first four are shared among the devices. The sum was 1.05 and 1.08 times the tensors that
+were really there at once. Not counted: the program itself (0.13 GB on a CPU) and what an allocator keeps
+beside; together without the program a measured peak was 1.03 and 1.04 times the sum (LOG.md, 2026-11-27).
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
-from torch import Tensor
 
 from blocks import BLOCKS
-from blocks.base import Block, Shape
+from blocks.base import Block
 from blocks.cost import flops_per_token, params_by_part
-from blocks.model import Stack
 from lab.model.form import Spec
+from lab.model.held import kept, passing
 from lab.model.spec import schedule_of, shape_of
 
 __all__ = [
@@ -50,11 +48,8 @@ Blocks = Mapping[str, type[Block]]
 MFU = 0.4
 """Share of the peak that trainings of such models reach where nothing else is said: 0.3 to 0.5 is common."""
 
-ROOM = 0.7
-"""Share of a device's memory that a plan fills: measured peaks were 1.2 to 1.4 times the estimate."""
-
-SHORT = (128, 256, 384)
-"""Tokens of the rows that are run instead of long ones: multiples of every chunk, evenly apart."""
+ROOM = 0.85
+"""Share of a device's memory that a plan fills: peaks were up to 1.04 times the estimate, and a program."""
 
 
 class BudgetError(ValueError):
@@ -82,10 +77,10 @@ DEVICES: Mapping[str, tuple[float, float, float, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one device; activations and logits of one pass of ``rows`` rows.
+    """Bytes on one device; activations, logits and working memory of one pass of ``rows`` rows.
 
-    fixed: of the activations what does not grow with the rows (weights cast to bf16). row: what one row adds
-    to activations and logits.
+    fixed: of these what does not grow with the rows (weights cast to bf16, gradients before they are added).
+    row: what one row adds to them.
     """
 
     weights: int
@@ -94,6 +89,7 @@ class Memory:
     average: int
     activations: int
     logits: int
+    working: int
     rows: int
     fixed: int
     row: int
@@ -153,8 +149,10 @@ def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
     optimiser = 8 * total - (4 * hidden if train.optimiser.name == "muon" else 0)
     share = devices if train.parallel == "fsdp" else 1
     fixed, row = _activations(spec, blocks)
+    beside = [passing(block, shape, spec.data.length) for block in {b for layer in layers for b in layer}]
+    moment, row_moment = max(beside, key=sum)
     rows = train.micro or max(1, train.batch // devices)
-    logits = 12 * spec.data.length * spec.model.vocab
+    logits = 16 * spec.data.length * spec.model.vocab
     return Memory(
         weights=4 * total // share,
         gradients=4 * total // share,
@@ -162,9 +160,10 @@ def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
         average=(4 * total if train.average else 0) // share,
         activations=fixed + rows * row,
         logits=rows * logits,
+        working=moment + rows * row_moment,
         rows=rows,
-        fixed=fixed,
-        row=row + logits,
+        fixed=fixed + moment,
+        row=row + logits + row_moment,
     )
 
 
@@ -178,42 +177,6 @@ def _activations(spec: Spec, blocks: Blocks) -> tuple[int, int]:
         return sum(held[block][0] for block in flat), sum(held[block][1] for block in flat)
     largest = max(held.values(), key=sum)
     return largest[0], largest[1] + 8 * length * shape.dim * len(flat)
-
-
-def kept(block: Block, shape: Shape, length: int, bf16: bool) -> tuple[int, int]:
-    """What autograd keeps of one block behind its norm: bytes whatever the rows, and bytes for each row.
-
-    A row costs a T + b T^2, with b only where scores are kept, and the rest are weights cast to bf16: three
-    short lengths tell them apart. Masks and rotations, which rows share, are counted with the rows. The T^2
-    of a window ends at its width, so there rows of full length are run. Two rows at least: what is copied for
-    several is but viewed for one.
-    """
-    stack = Stack(((block,),), shape)
-    if block.role == "window" or length <= SHORT[-1]:
-        two, three = (_bytes_kept(stack, torch.randn(rows, length, shape.dim), bf16) for rows in (2, 3))
-        return max(0, 3 * two - 2 * three), three - two
-    low, middle, high = (_bytes_kept(stack, torch.randn(2, n, shape.dim), bf16) for n in SHORT)
-    step = SHORT[0]
-    square = Fraction(high - 2 * middle + low, 2 * step**2)
-    linear = Fraction(middle - low, step) - 3 * step * square
-    fixed = low - linear * step - square * step**2
-    return max(0, round(fixed)), round((linear * length + square * length**2) / 2)
-
-
-def _bytes_kept(stack: Stack, x_BTD: Tensor, bf16: bool) -> int:
-    own = {p.untyped_storage().data_ptr() for p in stack.parameters()}
-    held: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            held[place] = tensor  # kept alive, so that no other takes its place
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):  # noqa: SIM117
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            stack(x_BTD.requires_grad_())
-    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
 DEVICE = re.compile(r"([A-Za-z][\w. -]*?)(?::([\d.]+(?:e\+?\d+)?))?(?:@([\d.]+))?")

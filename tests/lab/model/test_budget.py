@@ -8,7 +8,8 @@ import torch
 
 from blocks import BLOCKS
 from blocks.base import Shape
-from lab.model.budget import ROOM, BudgetError, budget, device_named, kept, matmul_rate
+from lab.model.budget import ROOM, BudgetError, budget, device_named, matmul_rate
+from lab.model.held import _Live, kept, passing
 from lab.model.spec import build, loads
 
 TEXT = """\
@@ -28,11 +29,30 @@ SHAPE = Shape(dim=16, heads=2)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_short_rows_tell_what_long_ones_keep(name: str, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     guessed = kept(BLOCKS[name](), SHAPE, 640, bf16)
-    monkeypatch.setattr("lab.model.budget.SHORT", (640,))  # now the row itself is run
+    monkeypatch.setattr("lab.model.held.SHORT", (640,))  # now the row itself is run
     real = kept(BLOCKS[name](), SHAPE, 640, bf16)
     assert guessed[0] + 2 * guessed[1] == pytest.approx(real[0] + 2 * real[1], rel=1e-3), name
     # What rows share and grows with their length, such as a mask, is counted with them: never too little.
     assert guessed[1] >= 0.999 * real[1], name
+
+
+def test_what_is_held_at_most_counts_what_is_there_and_lets_go_of_what_went() -> None:
+    with _Live() as live:
+        a = torch.ones(1000)  # 4,000 bytes
+        b = a.view(10, 100).mul_(2)  # the same
+        c = a + 1
+        del c
+        d = b.double()  # 8,000 bytes
+        assert live.now == 12_000 and live.most == 12_000
+        del a, b, d
+    assert live.now == 0 and live.most == 12_000
+
+
+@pytest.mark.parametrize("name", ["gdn", "fox", "swiglu"])
+def test_a_block_needs_more_for_a_moment_than_it_keeps(name: str) -> None:
+    fixed, row = passing(BLOCKS[name](), SHAPE, 64)
+    # Its output and the gradient of it are there at least.
+    assert row >= 2 * 4 * 64 * SHAPE.dim and fixed >= 0
 
 
 def test_sums_add_up() -> None:
@@ -43,8 +63,16 @@ def test_sums_add_up() -> None:
     assert (found.tokens, found.steps) == (10 * 8 * 64, 10)
     assert found.all_flops == 3 * found.flops * found.tokens
     assert (memory.weights, memory.gradients, memory.optimiser) == (4 * total, 4 * total, 8 * total)
-    parts = (memory.weights, memory.gradients, memory.optimiser, memory.activations, memory.logits)
+    parts = (
+        memory.weights,
+        memory.gradients,
+        memory.optimiser,
+        memory.activations,
+        memory.logits,
+        memory.working,
+    )
     assert memory.total == sum(parts) and memory.rows == 8
+    assert memory.logits == 8 * 64 * 300 * 16
     half = budget(loads(TEXT, overrides=["train.micro=4"])).memory
     assert memory.total - half.total == 4 * memory.row
     assert half.most_rows(half.total / ROOM + 1) == 4 and half.most_rows(1.0) == 0
