@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["FEW_ROWS", "WORK", "Linear", "linear"]
+__all__ = ["FEW_ROWS", "WIDE", "WORK", "Linear", "linear"]
 
 FEW_ROWS = 8
 WORK = 1 << 22
 """Multiply-adds from which a float32 product goes to oneDNN; below, handing it over costs what it gains."""
+
+WIDE = 1 << 18
+"""Weights from which transposed factors are copied first: oneDNN walks them by columns, which costs a third
+of its rate at a width of 576, and two thirds where the rows are a power of two (LOG.md, 2026-11-27)."""
 
 
 class Linear(nn.Linear):
@@ -35,6 +39,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     PyTorch takes MKL unless it may round: the same precision, 1.25 to 1.9 times the speed.
     """
     if x.device.type != "cpu" or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():  # which knows the products of ``F.linear`` alone
         return F.linear(x, weight, bias)
     rows = x.numel() // x.shape[-1]
     if 0 < rows <= FEW_ROWS and not torch.is_grad_enabled():
@@ -74,10 +80,16 @@ class _Product(torch.autograd.Function):
         (x, weight), d_y = ctx.saved_tensors, grad_outputs[0]
         flat = d_y.reshape(-1, d_y.shape[-1])
         d_x = d_weight = None
+        wide = weight.numel() >= WIDE
         if ctx.needs_input_grad[0]:
-            d_x = _times(flat, weight.T).view(*d_y.shape[:-1], -1)
+            across = weight.T.contiguous() if wide else weight.T
+            d_x = _times(flat, across).view(*d_y.shape[:-1], -1)
         if ctx.needs_input_grad[1]:
-            # Fewer rows than columns is the faster way round.
-            narrow = weight.shape[0] <= weight.shape[1]
-            d_weight = _times(flat.T, x.T) if narrow else _times(x.T, flat.T).T
+            if wide:
+                d_weight = _times(flat.T.contiguous(), x.T.contiguous())
+            elif weight.shape[0] <= weight.shape[1]:
+                # Fewer rows than columns is the faster way round.
+                d_weight = _times(flat.T, x.T)
+            else:
+                d_weight = _times(x.T, flat.T).T
         return d_x, d_weight
