@@ -25,6 +25,7 @@ from lab.data.commands import prepare, show, tokenizer
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.evaluate.command import evaluate
+from lab.export.command import export
 from lab.generate import generate as generate_text
 from lab.genesis.audit import audit
 from lab.genesis.chat import chat
@@ -92,6 +93,7 @@ for _command in (
     doctor,
     bench,
     train,
+    export,
 ):
     _add(_command, app)
 _add(generate_text, app)

@@ -181,6 +181,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "data show notours --split test": ("--split is 'test'", "train or valid"),
     "eval none.safetensors": ("none.safetensors", "cannot be read"),
     "eval garbage.yaml": ("garbage.yaml", "safetensors"),
+    "export none": ("none", "no such file", "run folder"),
+    "export garbage.yaml": ("garbage.yaml", "safetensors"),
     "train": ("SPEC", "--help"),
     "train nowhere.yaml": ("nowhere.yaml", "no such file", "no shipped specification"),
     "train smok": ("smok", "did you mean 'smoke'"),
