@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from lab.bench.command import bench
 from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
+from lab.chat import chat as chat_with
 from lab.compare import compare
 from lab.dashboard import dashboard
 from lab.data.commands import prepare, show, tokenizer
@@ -97,6 +98,7 @@ for _command in (
 ):
     _add(_command, app)
 _add(generate_text, app)
+_add(chat_with, app)
 
 _add(evaluate, app, "eval")  # a word that Python has taken
 

@@ -183,6 +183,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "eval garbage.yaml": ("garbage.yaml", "safetensors"),
     "export none": ("none", "no such file", "run folder"),
     "export garbage.yaml": ("garbage.yaml", "safetensors"),
+    "chat none": ("none", "no such file", "run folder"),
     "train": ("SPEC", "--help"),
     "train nowhere.yaml": ("nowhere.yaml", "no such file", "no shipped specification"),
     "train smok": ("smok", "did you mean 'smoke'"),
