@@ -108,11 +108,14 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
     rate = train.rate
-    if rate.shape == "wsd" and rate.warmup + rate.decay > 1:
+    if rate.shape in ("wsd", "warmdown") and rate.warmup + rate.decay > 1:
         yield (
             ("train", "rate"),
             f"warms up and decays over {rate.warmup + rate.decay:g} of the steps; at most 1",
         )
+    average = train.average
+    if average is not None and average.kind == "ema" and average.below is not None:
+        yield ("train", "average", "below"), "belongs to kind: swa; an exponential mean takes every step"
     if spec.data.tokenizer == "bytes" and spec.model.vocab < 257:
         yield ("model", "vocab"), f"is {spec.model.vocab}; bytes and the end of a document need 257"
 
