@@ -19,7 +19,7 @@ from lab.generation.language import Language
 from lab.generation.sampling import Sampling
 from lab.generation.steps import read_on
 from lab.generation.streaming import Spelled
-from lab.generation.talk import Talk
+from lab.generation.talk import ChatML, Talk
 from lab.model.spec import build, loads, write_model
 from tests.lab.test_generation import TEXT
 
@@ -84,6 +84,12 @@ def test_in_chatml_it_is_the_conversation_as_it_is_prepared_for_training(steps: 
         turns += [Turn("user", line), Turn("assistant", told)]
     assert [*model.read, *talk.unread] == [256, *encode_batch(tokenizer, [turns])[0][0].tolist()]
     assert same_state(model, talk)
+
+
+@pytest.mark.parametrize(("apart", "inner"), [(True, [5, 5]), (False, [10])])
+def test_role_and_words_are_encoded_apart_or_as_one(apart: bool, inner: list[int]) -> None:
+    wording = ChatML(lambda text, _: [len(text)], (100, 101), apart=apart)
+    assert wording.turn("hello") == [100, *inner, 101, 1, 100, 10]
 
 
 @pytest.mark.parametrize("ends", [False, True])

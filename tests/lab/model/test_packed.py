@@ -52,9 +52,10 @@ def test_every_row_has_the_clip_that_is_best_for_itself() -> None:
         step = (weight.abs().quantile(clip, dim=1) / 31).half().float()[:, None]
         alike_R = ((weight / step).round().clamp(-31, 31) * step - weight).square().sum(1)
         assert (error_R <= alike_R * 1.0001).all(), clip
-    # On these rows clipping pays, so that the search has something to find.
+    # On some of these rows clipping pays, so that the search has something to find.
     widest = (weight.abs().amax(1) / 31)[:, None]
-    assert error_R.sum() < 0.9 * ((weight / widest).round() * widest - weight).square().sum()
+    unclipped_R = ((weight / widest).round() * widest - weight).square().sum(1)
+    assert (error_R < 0.95 * unclipped_R).any()
 
 
 def test_rows_of_small_numbers_keep_their_bits_unless_a_finest_step_is_asked_for() -> None:
@@ -66,6 +67,9 @@ def test_rows_of_small_numbers_keep_their_bits_unless_a_finest_step_is_asked_for
     assert error(0.0) < 0.04 and 0.15 < error(1 / 31) < 0.25
     tiny = round_rows(1e-6 * weight, 6).whole()
     assert float((tiny - 1e-6 * weight).norm() / (1e-6 * weight).norm()) < 0.5
+    # A step that float16 cannot hold is its smallest number, and never 0.
+    least = round_rows(torch.full((1, 3), 1e-7), 6)
+    assert least.size_R.item() == 2.0**-24 and (least.steps_RC == 2).all()
     assert not round_rows(torch.zeros(2, 5), 6).whole().any()
 
 
@@ -101,14 +105,17 @@ def test_a_file_comes_back_as_it_was_rounded_whatever_the_blocks(name: str, tied
 def test_which_tensors_get_how_many_bits() -> None:
     spec = loads(TEXT, overrides=["model.tied=false"])
     torch.manual_seed(0)
-    packed, kept = pack(build(spec), header_of(spec), Part(6))
+    model = build(spec)
+    packed, kept = pack(model, header_of(spec), Part(6))
     tensors = load(decompress(packed))
     for name in ("embedding.weight", "head.weight"):
         assert tensors[name].dtype == torch.int8 and int(tensors[name].abs().max()) == 127
         assert tensors[f"{name}{STEP}"].shape == (257,)
     assert int(tensors["stack.layers.0.1.block.up.weight"].abs().max()) == 31
-    small = [name for name in tensors if "norm" in name or name.endswith(".beta.weight")]
-    assert small and all(tensors[name].dtype == torch.float16 for name in small)
+    # Norms, and the matrices of gates, which have a row a head.
+    small = {name: one for name, one in model.named_parameters() if one.ndim == 1 or one.numel() <= 16**2 / 4}
+    assert {one.ndim for one in small.values()} >= {1, 2}
+    assert all(tensors[name].dtype == torch.float16 for name in small)
     assert {(one.kind, one.bits) for one in kept} == {
         ("hidden matrices", 6),
         ("embedding and head", 8),
