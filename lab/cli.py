@@ -19,12 +19,14 @@ from typer.exceptions import TyperException
 from lab.bench.command import bench
 from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
+from lab.chat import chat as chat_with
 from lab.compare import compare
 from lab.dashboard import dashboard
 from lab.data.commands import prepare, show, tokenizer
 from lab.describe import describe
 from lab.doctor import doctor
 from lab.evaluate.command import evaluate
+from lab.export.command import export
 from lab.generate import generate as generate_text
 from lab.genesis.audit import audit
 from lab.genesis.chat import chat
@@ -93,9 +95,11 @@ for _command in (
     doctor,
     bench,
     train,
+    export,
 ):
     _add(_command, app)
 _add(generate_text, app)
+_add(chat_with, app)
 
 _add(evaluate, app, "eval")  # a word that Python has taken
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from lab.generation.sampling import Sampling
     from lab.generation.steps import Past, Step
 
-__all__ = ["generate", "model_file"]
+__all__ = ["ModelArgument", "generate", "ids_of", "model_file"]
+
+
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A file of weights of the lab, or the run folder that holds it."),
+]
 
 
 def generate(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or the run folder that holds it.")
-    ],
+    model: ModelArgument,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="Text to go on from; several are one batch.")
     ] = None,
@@ -66,12 +70,11 @@ def generate(
     path = model_file(model)
     known = known_blocks(blocks)
 
-    from lab.data.tokens import open_tokenizer
     from lab.generation.language import Language
-    from lab.model.spec import read_model, schedule_of
+    from lab.model.spec import read_model, schedule_of, tokenizer_of
 
     made, spec = read_model(path, blocks=known)
-    tokenizer = open_tokenizer(spec.data.tokenizer)
+    tokenizer = tokenizer_of(spec)
     prompts = [_prompt(tokenizer, text) for text in prompt or [""]]
     asked = Asked(Language(made.eval()), tokenizer, schedule_of(spec, known), sampling, steps, seed)
     sequences = asked.tell(prompts, aloud=not json)
@@ -86,32 +89,29 @@ def model_file(model: Path) -> Path:
     """The file of weights that ``model`` is or holds. Raises CommandError."""
     path = model / "model.safetensors" if model.is_dir() else model
     if not path.is_file():
-        raise CommandError(f"{path}: there is no such file; give a model.safetensors or its run folder")
+        raise CommandError(
+            f"{path}: there is no such file; give a model.safetensors, its run folder or an export"
+        )
     return path
 
 
 def _prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a prompt, behind the mark that ends the document before it."""
-    for letter in text:
-        if "\ud800" <= letter <= "\udfff":  # what Python makes of a byte that it cannot decode
-            raise CommandError(f"--prompt holds {letter!a}, which is no text; UTF-8 is wanted")
-    found = [*([] if tokenizer.separator is None else [tokenizer.separator]), *tokenizer.encode(text)]
+    found = [
+        *([] if tokenizer.separator is None else [tokenizer.separator]),
+        *ids_of(tokenizer, text, "--prompt"),
+    ]
     if not found:
         raise CommandError(f"--prompt {text!r} has no token, and {tokenizer.name} no mark to begin with")
     return found
 
 
-@dataclass(frozen=True)
-class _Spelled:
-    """A tokenizer as ``lab.generation.streaming`` takes it."""
-
-    tokenizer: Tokenizer
-
-    def decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids)
-
-    def knows(self, token: int) -> bool:
-        return token < self.tokenizer.vocab
+def ids_of(tokenizer: Tokenizer, text: str, what: str) -> list[int]:
+    """The ids of ``text``. Raises CommandError where it is none; ``what`` is its name there."""
+    for letter in text:
+        if "\ud800" <= letter <= "\udfff":  # what Python makes of a byte that it cannot decode
+            raise CommandError(f"{what} holds {letter!a}, which is no text; UTF-8 is wanted")
+    return tokenizer.encode(text)
 
 
 class Asked:
@@ -156,9 +156,9 @@ class Asked:
 
     def tell(self, prompts: list[list[int]], aloud: bool) -> list[dict[str, Any]]:
         """Go on from all; a lone sequence is printed as it comes, several when all are done."""
-        from lab.generation.streaming import Decoder
+        from lab.generation.streaming import Decoder, Spelled
 
-        decoders = [Decoder(_Spelled(self.tokenizer)) for _ in prompts]
+        decoders = [Decoder(Spelled(self.tokenizer)) for _ in prompts]
         ids: list[list[int]] = [[] for _ in prompts]
         texts = [""] * len(prompts)
         for step in self.run(prompts):

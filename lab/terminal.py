@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "VarOption",
     "emit",
     "known_blocks",
+    "lines_said",
     "note",
     "number_of",
     "percent",
@@ -72,6 +74,21 @@ def stream(text: str, aside: bool = False) -> None:
 def note(text: str) -> None:
     """Everything beside the answer: to stderr."""
     typer.echo(text, err=True)
+
+
+def lines_said() -> Iterator[str]:
+    """The lines of stdin that say something, asked for where someone sits there."""
+    asking = sys.stdin.isatty()
+    while True:
+        if asking:
+            stream("> ", aside=True)
+        line = sys.stdin.readline()
+        if not line:
+            break
+        if line.strip():
+            yield line.rstrip("\r\n")
+    if asking:
+        stream("\n", aside=True)
 
 
 def emit(document: Any) -> None:

@@ -60,6 +60,7 @@ PAGES = [
     "CHANGELOG.md",
     "LOG.md",
     "docs/evaluation.md",
+    "docs/export.md",
     "docs/genesis.md",
     "docs/mup.md",
     "docs/spread.md",

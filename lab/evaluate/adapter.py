@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+from lm_eval.api.model import TemplateLM
 
 from blocks.model import LanguageModel
 from lab.evaluate.bits import Windows, score

@@ -144,8 +144,8 @@ def run(
     check_installed()
     if include is not None and not include.is_dir():
         raise HarnessError(f"--include {include} is no folder; one with task files (YAML) is wanted")
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     from lab.evaluate.adapter import Adapter
 

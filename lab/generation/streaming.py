@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Decoder", "Spells"]
+if TYPE_CHECKING:
+    from lab.data.tokens import Tokenizer
+
+__all__ = ["Decoder", "Spelled", "Spells"]
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -19,6 +23,19 @@ class Spells(Protocol):
     def knows(self, token: int) -> bool:
         """Whether an id has a text at all."""
         ...
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A tokenizer of ``lab.data`` that spells."""
+
+    tokenizer: Tokenizer
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+    def knows(self, token: int) -> bool:
+        return token < self.tokenizer.vocab
 
 
 class Decoder:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,15 +23,15 @@ from lab.genesis.commands import (
     dtype_named,
     mode_named,
 )
-from lab.terminal import say, stream
+from lab.terminal import lines_said, say, stream
 
 if TYPE_CHECKING:
     from blocks.genesis_model import GenesisModel
     from lab.generation.sampling import Sampling
-    from lab.generation.steps import Past
+    from lab.generation.talk import Talk
     from lab.genesis.tokenizer import Text
 
-__all__ = ["Talk", "chat"]
+__all__ = ["chat", "talk_of"]
 
 
 def chat(
@@ -75,9 +74,9 @@ def chat(
     opened = open_tokenizer(tokenizer, "chat")
     held = read(weights, named)
     text = Text(opened, held.released.vocab_size, f"--tokenizer {tokenizer}")
-    talk = Talk(build(held, which, kind), text, sampling, steps, seed, system)
+    talk = talk_of(build(held, which, kind), text, sampling, steps, seed, system)
     noted = False
-    for line in _lines():
+    for line in lines_said():
         for piece in talk.answer(line):
             stream(piece)
         say()
@@ -86,70 +85,12 @@ def chat(
             noted = True
 
 
-def _lines() -> Iterator[str]:
-    """The lines of stdin that say something, asked for where someone sits there."""
-    asking = sys.stdin.isatty()
-    while True:
-        if asking:
-            stream("> ", aside=True)
-        line = sys.stdin.readline()
-        if not line:
-            break
-        if line.strip():
-            yield line.rstrip("\r\n")
-    if asking:
-        stream("\n", aside=True)
+def talk_of(
+    model: GenesisModel, text: Text, sampling: Sampling, steps: int, seed: int, system: str | None
+) -> Talk:
+    """A conversation in ChatML. Raises CommandError where the tokenizer has no marks."""
+    from lab.generation.talk import ChatML, Talk
+    from lab.genesis.generate import reader_of
 
-
-class Talk:
-    """A conversation: what the model has read of it, and what it has yet to read.
-
-    A turn is ``<|im_start|>role``, a line end, the words, ``<|im_end|>`` and a line end. Marks in someone's
-    words are letters like any others. Raises CommandError where the tokenizer has no marks.
-    """
-
-    def __init__(
-        self, model: GenesisModel, text: Text, sampling: Sampling, steps: int, seed: int, system: str | None
-    ) -> None:
-        import torch
-
-        self.model, self.text, self.sampling, self.steps = model, text, sampling, steps
-        self.start, self.end = text.marks()
-        self.line_end = text.encode("\n", "a line end")
-        self.rng = torch.Generator().manual_seed(seed)
-        self.past: Past | None = None
-        self.unread = [] if system is None else self._turn("system", system, "--system")
-        self.length = 0
-        """Tokens read so far."""
-
-    def _turn(self, role: str, words: str, what: str) -> list[int]:
-        inner = self.text.encode(f"{role}\n{words}", what, plain=True)
-        return [self.start, *inner, self.end, *self.line_end]
-
-    def answer(self, message: str) -> Iterator[str]:
-        """What the model says to ``message``, as it says it."""
-        import torch
-
-        from lab.generation.streaming import Decoder
-        from lab.genesis.generate import generate
-
-        ahead = [self.start, *self.text.encode("assistant\n", "a role", plain=True)]
-        prompt = [*self.unread, *self._turn("user", message, "the line"), *ahead]
-        decoder, token = Decoder(self.text), self.end
-        self.length += len(prompt) - 1
-        for step in generate(
-            self.model,
-            torch.tensor([prompt]),
-            steps=self.steps,
-            sampling=self.sampling,
-            stop=(self.end,),
-            rng=self.rng,
-            past=self.past,
-        ):
-            self.past, (token,) = step.past, step.tokens
-            self.length += 1
-            if token != self.end:
-                yield decoder.add(token)
-        yield decoder.rest()
-        # The last token has been said and not read; an answer cut short is ended here.
-        self.unread = [*([] if token == self.end else [token]), self.end, *self.line_end]
+    wording = ChatML(partial(text.encode, plain=True), text.marks(), apart=False, system=system)
+    return Talk(reader_of(model), text, wording, sampling, steps, seed)

@@ -15,10 +15,10 @@ from blocks.genesis_model import MODES, NAMES, GenesisModel, Mode, ModeError, Mo
 from blocks.model import ModelState
 from lab.generation import steps as shared
 from lab.generation.sampling import PLAIN, Sampling
-from lab.generation.steps import Past, Step
+from lab.generation.steps import Past, Reader, Step
 from lab.genesis.ids import check_ids
 
-__all__ = ["GENERATING", "check_mode", "generate", "read_on"]
+__all__ = ["GENERATING", "check_mode", "generate", "read_on", "reader_of"]
 
 GENERATING: tuple[Mode, ...] = tuple(m for m, parts in MODES.items() if parts.metacognition != "batch mean")
 """The modes that can go on from a state."""
@@ -45,6 +45,12 @@ class _Reader:
     def read(self, tokens_BT: Tensor, state: ModelState | None) -> tuple[Tensor, ModelState]:
         logits_B1V, after = self.model(tokens_BT, state, last_only=True)
         return logits_B1V[:, 0], after
+
+
+def reader_of(model: GenesisModel) -> Reader:
+    """The model as generation sees it. Raises ModeError."""
+    check_mode(model.parts)
+    return _Reader(model)
 
 
 def read_on(model: GenesisModel, tokens_BT: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:

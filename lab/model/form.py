@@ -96,11 +96,12 @@ class OptimiserPart(_Part):
 class RatePart(_Part):
     """The rate over the steps: linear warm-up, then ``shape``.
 
-    wsd: constant, then a cosine over the last ``decay`` of the steps; cosine and linear: down from the end
-    of the warm-up on. warmup, decay: shares of the steps. final: the last rate, as a share of the highest.
+    wsd: constant, then a cosine over the last ``decay`` of the steps; warmdown: constant, then a straight
+    line over them; cosine and linear: down from the end of the warm-up on. warmup, decay: shares of the
+    steps. final: the last rate, as a share of the highest.
     """
 
-    shape: Literal["wsd", "cosine", "linear"] = "wsd"
+    shape: Literal["wsd", "warmdown", "cosine", "linear"] = "wsd"
     warmup: Share = 0.05
     decay: Share = 0.10
     final: Share = 0.0
@@ -110,13 +111,15 @@ class AveragePart(_Part):
     """Weights averaged beside the training; what is evaluated and exported is the average.
 
     ema: an exponential mean with this decay a step. swa: the plain mean of the weights every ``every`` steps
-    over the last ``share`` of the steps.
+    over the last ``share`` of the steps, and of these only where the rate is below ``below`` of its highest
+    (tight SWA has 0.2), so that what was learnt at high rates does not blur it.
     """
 
     kind: Literal["ema", "swa"]
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.997
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     every: Count = 50
+    below: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class TrainPart(_Part):

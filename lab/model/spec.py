@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
+from torch import Tensor
 
 from blocks import BLOCKS
 from blocks.base import Block, Kernel, OptionError, Shape
@@ -18,19 +19,23 @@ from blocks.model import LanguageModel
 from blocks.mup import MupError, check_base
 from blocks.notation import NotationError
 from blocks.schedule import Schedule, parse, tile
+from lab.data.tokens import Tokenizer, open_tokenizer
 from lab.model.form import Spec
+from lab.model.packed import PackedError, is_packed, unpack
 from sweeps import written, yamlmarks
 
 __all__ = [
     "SpecError",
     "build",
     "dump",
+    "header_of",
     "kind_of",
     "load",
     "loads",
     "read_model",
     "schedule_of",
     "shape_of",
+    "tokenizer_of",
     "write_model",
 ]
 
@@ -103,11 +108,14 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
     rate = train.rate
-    if rate.shape == "wsd" and rate.warmup + rate.decay > 1:
+    if rate.shape in ("wsd", "warmdown") and rate.warmup + rate.decay > 1:
         yield (
             ("train", "rate"),
             f"warms up and decays over {rate.warmup + rate.decay:g} of the steps; at most 1",
         )
+    average = train.average
+    if average is not None and average.kind == "ema" and average.below is not None:
+        yield ("train", "average", "below"), "belongs to kind: swa; an exponential mean takes every step"
     if spec.data.tokenizer == "bytes" and spec.model.vocab < 257:
         yield ("model", "vocab"), f"is {spec.model.vocab}; bytes and the end of a document need 257"
 
@@ -131,21 +139,56 @@ def build(spec: Spec, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> Lang
     )
 
 
+def tokenizer_of(spec: Spec, named: str | None = None) -> Tokenizer:
+    """The tokenizer that the model reads; ``named`` where that has moved. Raises SpecError, DataError."""
+    found = open_tokenizer(named or spec.data.tokenizer)
+    if found.vocab > spec.model.vocab:
+        raise SpecError(
+            f"the tokenizer {found.name} has {found.vocab:,} ids and the model {spec.model.vocab:,}; give "
+            "the one that it was trained with"
+        )
+    return found
+
+
+def header_of(spec: Spec) -> dict[str, str]:
+    """What a file of weights says of itself, for ``read_model``."""
+    return {METADATA: json.dumps({"spec": dump(spec)})}
+
+
 def write_model(model: LanguageModel, spec: Spec, path: Path) -> None:
     """The weights as safetensors, tied ones once, with the specification in the header."""
-    save_model(model, str(path), {METADATA: json.dumps({"spec": dump(spec)})})
+    save_model(model, str(path), header_of(spec))
 
 
 def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> tuple[LanguageModel, Spec]:
-    """A model and its specification out of a file of ``write_model``. Raises SpecError."""
+    """A model and its specification out of a file of ``write_model`` or of ``lab export``. Raises SpecError.
+
+    What was rounded comes back in float32, as it was rounded.
+    """
+    tensors: dict[str, Tensor] | None = None
     try:
-        with safe_open(str(path), "pt") as file:
-            header = (file.metadata() or {}).get(METADATA)
+        if is_packed(path):
+            tensors, said = unpack(path)
+        else:
+            with safe_open(str(path), "pt") as file:
+                said = file.metadata() or {}
+        header = said.get(METADATA)
         if header is None:
-            raise SpecError(f"{path}: holds weights, but no specification; it was not written by lab train")
+            raise SpecError(
+                f"{path}: holds weights, but no specification; it was written neither by lab train nor by "
+                "lab export"
+            )
         spec = loads(json.loads(header)["spec"], f"{path} (header)", blocks=blocks)
         model = build(spec, kernel, blocks)
-        load_model(model, str(path))
+        if tensors is None:
+            load_model(model, str(path))
+        else:
+            # A tied head is the embedding, which the file has once.
+            model.load_state_dict(
+                tensors | ({"head.weight": model.embedding.weight} if spec.model.tied else {})
+            )
+    except PackedError as exc:
+        raise SpecError(str(exc)) from None
     except (OSError, SafetensorError) as exc:
         raise SpecError(f"{path}: cannot be read as safetensors ({exc})") from None
     except (RuntimeError, ValueError, KeyError) as exc:

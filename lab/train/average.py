@@ -8,9 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lab.model.form import AveragePart
+from lab.model.form import AveragePart, RatePart
+from lab.train.rates import share_at
 
-__all__ = ["Average"]
+__all__ = ["Average", "AverageError"]
+
+
+class AverageError(ValueError):
+    """No step of a training is part of its average."""
 
 
 class Average:
@@ -18,11 +23,18 @@ class Average:
 
     ema: w_t has the share (1 - d) d^(n - t) of the mean after n steps, over the sum of these shares: the
     start weighs nothing (the correction of Kingma & Ba 2015, sec. 3). swa: the plain mean (Izmailov et al.
-    2018, alg. 1) over every ``every``-th step, counted back from the last, within the last ``share``.
+    2018, alg. 1) over every ``every``-th step, counted back from the last, within the last ``share`` and, if
+    ``below`` is given, where ``rate`` is below that share of its highest. Raises AverageError where none is.
     """
 
-    def __init__(self, part: AveragePart, steps: int, params: Mapping[str, Tensor]) -> None:
-        self._part, self._steps = part, steps
+    def __init__(self, part: AveragePart, rate: RatePart, steps: int, params: Mapping[str, Tensor]) -> None:
+        self._part, self._rate, self._steps = part, rate, steps
+        if not self.counts(steps):  # the rate is lowest there
+            last = share_at(rate, steps, steps)
+            raise AverageError(
+                f"train.average.below is {part.below:g}, but the rate ends at {last:g} of its highest, "
+                "so that no step would count; raise it, or let the rate fall further"
+            )
         self._params = dict(params)
         self.values = {name: p.detach().clone() for name, p in params.items()}
         self.count = 0  # steps that the mean is over
@@ -31,6 +43,8 @@ class Average:
         """Whether the weights after ``step`` (1 to steps) are part of the mean."""
         if self._part.kind == "ema":
             return True
+        if self._part.below is not None and share_at(self._rate, step, self._steps) >= self._part.below:
+            return False
         left = self._steps - step
         return left < max(1, round(self._part.share * self._steps)) and left % self._part.every == 0
 

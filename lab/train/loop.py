@@ -82,7 +82,7 @@ class Trainer:
         self.called = distribute(self.model, part.parallel, crew)
         self.optimisers = optimisers(self.model, part.optimiser)
         params = dict(self.model.named_parameters())
-        self.average = Average(part.average, part.steps, params) if part.average else None
+        self.average = Average(part.average, part.rate, part.steps, params) if part.average else None
         self.progress = Progress()
         self.saved = 0  # the step of the last checkpoint
         forward = flops_per_token(

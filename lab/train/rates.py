@@ -18,9 +18,9 @@ def share_at(rate: RatePart, step: int, steps: int) -> float:
     warm = round(rate.warmup * steps)
     if step <= warm:
         return step / warm
-    begin = steps - round(rate.decay * steps) if rate.shape == "wsd" else warm
+    begin = steps - round(rate.decay * steps) if rate.shape in ("wsd", "warmdown") else warm
     if step <= begin:
         return 1.0
     done = (step - 1 - begin) / (steps - begin)
-    left = 1 - done if rate.shape == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    left = 1 - done if rate.shape in ("linear", "warmdown") else 0.5 * (1 + math.cos(math.pi * done))
     return rate.final + (1 - rate.final) * left

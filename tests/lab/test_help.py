@@ -38,7 +38,7 @@ GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "pac
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
         "sweep worker status plan validate score describe blocks tasks sample report dashboard "
-        "compare mup train pack calibrate doctor bench eval genesis data scale generate"
+        "compare mup train pack calibrate doctor bench eval genesis data scale generate export chat"
     )
     groups = {f"genesis {word}" for word in GENESIS} | {f"data {word}" for word in DATA}
     assert set(COMMANDS) == {*wanted.split(), *groups}

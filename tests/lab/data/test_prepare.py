@@ -248,7 +248,6 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
 
 
 def test_datasets_of_hugging_face_are_read(tmp_path: Path, bpe: JsonTokenizer) -> None:
-    pytest.importorskip("datasets")
     (tmp_path / "set").mkdir()
     pl.DataFrame({"text": ["eins", "zwei"]}).write_parquet(tmp_path / "set/train.parquet")
     prepare([f"hf:{tmp_path}/set"], tmp_path / "out", bpe, valid=0)

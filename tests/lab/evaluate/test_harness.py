@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +80,12 @@ def test_the_preset_is_the_eight_tasks_of_the_card() -> None:
         task_names(" ,")
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is not None, reason="lm-eval is installed")
-def test_without_the_package_it_is_said_how_to_get_it() -> None:
+def test_without_the_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.evaluate.harness.find_spec", lambda name: None)
     with pytest.raises(HarnessError, match=r'pip install "hybrid-architecture-lab\[eval\]"'):
         check_installed()
 
 
-@pytest.mark.skipif(find_spec("lm_eval") is None, reason='pip install "lm-eval>=0.4.13,<0.5" to run this')
 def test_a_local_task_through_the_harness_scores_what_the_model_says(tmp_path: Path) -> None:
     model, _ = model_of()
     write_model(model, loads(SPEC), tmp_path / "model.safetensors")

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from blocks.genesis_model import GenesisModel
 from lab.generation.sampling import Sampling
 from lab.generation.streaming import Decoder
-from lab.genesis.chat import Talk
+from lab.genesis.chat import talk_of
 from lab.genesis.generate import generate, read_on
 from lab.genesis.tokenizer import END, START, Text
 from lab.genesis.weights import load
@@ -267,7 +267,7 @@ def test_a_conversation_is_one_long_sequence_read_once(place: Path, tokenizer: s
         return logits, state
 
     watched.model.forward = ending  # pyright: ignore
-    talk = Talk(watched, text, GREEDY, steps, 0, "be brief")  # pyright: ignore[reportArgumentType]
+    talk = talk_of(watched, text, GREEDY, steps, 0, "be brief")  # pyright: ignore[reportArgumentType]
     answers = ["".join(talk.answer(message)) for message in ("the cat?", "was tut 猫")]
     transcript = f"{START}system\nbe brief{END}\n" + "".join(
         f"{START}user\n{message}{END}\n{START}assistant\n{answer}{END}\n"
@@ -283,16 +283,16 @@ def test_a_conversation_is_one_long_sequence_read_once(place: Path, tokenizer: s
 
 def test_turns_are_the_tokens_of_their_text_in_chatml(place: Path) -> None:
     model, text = load("w.safetensors", "shipped-cache"), text_of(made(marks=True))
-    talk = Talk(model, text, GREEDY, 1, 0, "sei kurz")
+    talk = talk_of(model, text, GREEDY, 1, 0, "sei kurz")
     assert talk.unread == text.encode(f"{START}system\nsei kurz{END}\n", "")
 
 
 @pytest.mark.parametrize("tokenizer", ["t.json", "bare.json", "words.json"])
 def test_marks_in_someone_s_words_are_letters(place: Path, tokenizer: str) -> None:
     text = text_of(Tokenizer.from_file(tokenizer))
-    talk = Talk(load("w.safetensors", "shipped-cache"), text, GREEDY, 1, 0, f"a{END}\n{START}user\nb")
+    talk = talk_of(load("w.safetensors", "shipped-cache"), text, GREEDY, 1, 0, f"a{END}\n{START}user\nb")
     start, *inner, end, line_end = talk.unread
-    assert (start, end) == text.marks() and [line_end] == talk.line_end
+    assert (start, end) == text.marks() and [line_end] == text.encode("\n", "")
     assert not {start, end} & set(inner)
     assert text.decode(inner) == f"system\na{END}\n{START}user\nb"
 
@@ -308,7 +308,7 @@ def test_chat_answers_every_line_and_repeats_with_its_seed(lab, place: Path, sai
     assert outcomes[0].err == ""
     model, text = load("w.safetensors", "shipped-cache"), text_of(made(marks=False))
     sampling = Sampling(temperature=2, top_k=50, top_p=0.9, repetition_penalty=1.05)
-    talk = Talk(model, text, sampling, 6, 1, "kurz")
+    talk = talk_of(model, text, sampling, 6, 1, "kurz")
     wanted = ["".join(talk.answer(message)) for message in ("hello", "was tut die Katze?", "bye")]
     assert outcomes[0].out == "".join(f"{answer}\n" for answer in wanted)
 

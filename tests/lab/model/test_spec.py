@@ -52,6 +52,8 @@ def test_a_model_comes_back_from_its_file(name: str, tied: bool, tmp_path: Path)
     [
         ("train.micro=3", "it must divide the batch of 8 rows"),
         ("train.rate={warmup: 0.6, decay: 0.6}", "over 1.2 of the steps; at most 1"),
+        ("train.rate={shape: warmdown, warmup: 0.6, decay: 0.6}", "over 1.2 of the steps; at most 1"),
+        ("train.average={kind: ema, below: 0.2}", "belongs to kind: swa"),
         ("model.vocab=256", "bytes and the end of a document need 257"),
         ("model.schedule=gdnn", "did you mean 'gdn'"),
         ("model.shape.heads=3", "choose dim, heads or the expansion"),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lab.model.form import AveragePart, RatePart
-from lab.train.average import Average
+from lab.train.average import Average, AverageError
 from lab.train.baselines import bigram_bits, xz_bits
 from lab.train.loss import IGNORE, summed_loss, targets_of
 from lab.train.parallel import Crew
@@ -19,7 +19,7 @@ from lab.train.rows import HeldOut, share_of, windows
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("shape", ["wsd", "cosine", "linear"])
+@pytest.mark.parametrize("shape", ["wsd", "warmdown", "cosine", "linear"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_a_rate_rises_holds_and_falls_and_every_step_learns(shape, steps: int) -> None:
     rate = RatePart(shape=shape, warmup=0.1, decay=0.3)
@@ -35,6 +35,10 @@ def test_the_rate_has_the_stated_corners() -> None:
     assert [share_at(wsd, step, 100) for step in (1, 5, 6, 90, 91)] == pytest.approx([0.2, 1, 1, 1, 1])
     # Half way down the ten steps of the decay, half way between 1 and the last rate.
     assert share_at(wsd, 96, 100) == pytest.approx(0.6)
+    down = RatePart(shape="warmdown", warmup=0, decay=0.4)
+    assert [share_at(down, step, 10) for step in (1, 6, 7, 8, 9, 10)] == pytest.approx(
+        [1, 1, 1, 0.75, 0.5, 0.25]
+    )
     linear = RatePart(shape="linear", warmup=0.5, final=0.0)
     assert [share_at(linear, step, 4) for step in (1, 2, 3, 4)] == pytest.approx([0.5, 1, 1, 0.5])
     assert share_at(RatePart(shape="cosine", warmup=0), 1, 10) == 1
@@ -65,13 +69,17 @@ def test_the_loss_is_a_sum_over_targets_and_the_z_loss_adds_their_squared_log_pa
     assert learned.item() == pytest.approx((plain + 0.1 * z).item())
 
 
+DOWN = RatePart(shape="warmdown", warmup=0, decay=1)
+"""From 1 straight to 0."""
+
+
 def walk(part: AveragePart, steps: int) -> tuple[Average, list[float]]:
     """An average over a weight that takes the values of a seeded walk."""
     seed = random.randrange(2**32)
     print("seed", seed)
     values = np.random.default_rng(seed).normal(size=steps).tolist()
     weight = torch.nn.Parameter(torch.full((1,), 1e6, dtype=torch.float64))
-    average = Average(part, steps, {"w": weight})
+    average = Average(part, DOWN, steps, {"w": weight})
     for step, value in enumerate(values, start=1):
         weight.data.fill_(value)
         average.update(step)
@@ -92,9 +100,20 @@ def test_a_plain_mean_is_over_every_so_manieth_step_of_the_end() -> None:
     assert average.values["w"].item() == pytest.approx(sum(chosen) / 4, abs=1e-12)
 
 
+def test_a_tight_mean_is_over_the_steps_at_low_rates_alone() -> None:
+    average, values = walk(AveragePart(kind="swa", share=1, every=3, below=0.35), 30)
+    # At step t the rate is (31 - t) / 30, so steps 21 to 30 are below 0.35; every third, back from the last.
+    chosen = [values[step - 1] for step in (21, 24, 27, 30)]
+    assert average.count == 4
+    assert average.values["w"].item() == pytest.approx(sum(chosen) / 4, abs=1e-12)
+    flat = RatePart(shape="wsd", decay=0)
+    with pytest.raises(AverageError, match=r"below is 0\.2.*ends at 1 of its highest"):
+        Average(AveragePart(kind="swa", below=0.2), flat, 30, {})
+
+
 def test_the_mean_stands_in_place_of_the_weights_and_leaves_them_as_they_were() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0]))
-    average = Average(AveragePart(kind="ema", decay=0.5), 9, {"w": weight})
+    average = Average(AveragePart(kind="ema", decay=0.5), DOWN, 9, {"w": weight})
     with average.in_place():
         assert weight.item() == 1  # there is no mean yet
     average.update(1)
