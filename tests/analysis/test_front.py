@@ -112,3 +112,17 @@ def test_a_recipe_that_weighs_costs_has_its_front_in_words_and_one_that_does_not
         (folder / "recipe.yaml").write_text(f"name: x\nobjective: {broken}\n")
         with pytest.raises(ResultsError, match=r"objective .* is unknown; run the sweep again"):
             asked(read(folder), folder)
+
+
+def test_names_of_points_that_stand_close_do_not_cover_each_other():
+    close = {"gdn+fox 3:1": 0.53, "gdn+fox 4:1": 0.52, "gdn+fox 5:1": 0.8}
+    frame = make_frame(tuple(close), curve=lambda label, *_: flat(close[label]), state=lambda rank: 5000)
+    ranked = board(frame)
+    ranking = rank(ranked)
+    assert ranking is not None
+    (axis,) = (one for one in front.axes(ranked, ranking) if one.key == "state")
+    drawn = front.figures(ranked, ranking)["front-state"]
+    where = {trace.name: trace.textposition for trace in drawn.data if trace.name in close}
+    assert where["gdn+fox 3:1"] != where["gdn+fox 4:1"]
+    choice = front._choice(ranking, axis, {axis.key: front.front(ranking, [axis.cost])})
+    assert {trace["textposition"] for trace in choice["traces"][1:]} <= set(where.values())
