@@ -129,6 +129,8 @@ class Row:
     flops: int
     params: int
     depth: int
+    dim: int
+    heads: int
     n_linear: int
     n_window: int
     n_full: int
@@ -366,7 +368,17 @@ def _row(
         left=left,
         **{
             name: int(facts[name])
-            for name in ("state", "flops", "params", "depth", "n_linear", "n_window", "n_full")
+            for name in (
+                "state",
+                "flops",
+                "params",
+                "depth",
+                "dim",
+                "heads",
+                "n_linear",
+                "n_window",
+                "n_full",
+            )
         },
     )
 

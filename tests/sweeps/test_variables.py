@@ -82,7 +82,7 @@ def test_a_variable_of_one_value_is_told_only_beside_it() -> None:
     for one in found:
         has = "sparse" in one.schedule
         assert ("k" in json.loads(one.choices_json)) == ("k=" in one.label.replace("k_ratio=", "")) == has
-        assert one.also == ()
+        assert one.also == () and one.label.startswith("p=") and "g=" not in one.label  # of one value
     assert {f"k_ratio={k}" in found[i].schedule for i, k in ((1, 0.1), (2, 0.3))} == {True}
 
 
