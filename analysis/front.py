@@ -26,6 +26,9 @@ __all__ = ["Axis", "axes", "figures", "front", "nondominated", "section_of", "se
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels, down the page."""
 
+CROWD = 16
+"""So many schedules all have their names in the figure; of more, the front, the best and the cheapest."""
+
 PALE = 0.5
 """Opacity of what is not on the front."""
 
@@ -143,7 +146,8 @@ def section_of(ranked: Board, ranking: Ranking, objectives: Sequence[str] = ()) 
     ring = " The ring marks the cheapest that is shown to be within the margin." if ranking.cheapest else ""
     lost = len(ranking.waiting)
     without = f" Without a complete round, so not drawn: {lost:,}." if lost else ""
-    note = f"Pale: another scores no less and costs no more. {bars}{ring}{without}"
+    few = " Of so many, those on the front are named." if len(ranking.rows) > CROWD else ""
+    note = f"Pale: another scores no less and costs no more. {bars}{ring}{few}{without}"
     inner = f"{chooser}{spot('fig-front', '', alt, wide=560 if len(ranking.rows) > NAMED else 0)}{caption}"
     return section("front", "Score against cost", note, inner, {"fig-front": drawn})
 
@@ -176,12 +180,13 @@ def _choice(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -
     on = fronts[axis.key]
     on_it = {row.arch for row in on}
     dots = [{"x": [axis.cost[row.arch] for row in rest]}] if rest else []
-    beside = _beside(ranking, own, axis)
+    beside = _beside(ranking, _worded(ranking, own, on), axis)
     points = [
         {
             "x": [axis.cost[row.arch]],
             "opacity": 1.0 if row.arch in on_it else PALE,
-            "textposition": beside[row.arch],
+            "mode": "markers+text" if row.arch in beside else "markers",
+            "textposition": beside.get(row.arch, "bottom right"),
         }
         for row in own
     ]
@@ -216,10 +221,11 @@ def _drawn(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) ->
     drawn = go.Figure(_line(on, axis))
     if rest:
         drawn.add_trace(_dots(ranking, rest, axis))
-    beside = _beside(ranking, own, axis)
+    beside = _beside(ranking, _worded(ranking, own, on), axis)
     for row in own:
         point = _point(ranking, row, axis, palette[row.label], row.arch in on_it)
-        drawn.add_trace(point.update(textposition=beside[row.arch]))
+        mode = "markers+text" if row.arch in beside else "markers"
+        drawn.add_trace(point.update(mode=mode, textposition=beside.get(row.arch, "bottom right")))
     if len(ranking.rows) > 1:
         level(drawn, _level(ranking), "best less the margin")
     drawn.update_xaxes(title=axis.title, tickformat="~s", **_scale(axis))
@@ -236,6 +242,14 @@ def _line(on: Sequence[Row], axis: Axis) -> go.Scatter:
         line={"color": INK, "width": 1.5, "dash": "dot", "shape": "hv"},
         hoverinfo="skip",
     )
+
+
+def _worded(ranking: Ranking, own: Sequence[Row], on: Sequence[Row]) -> list[Row]:
+    """Whose names are written in the figure of a front ``on``."""
+    if len(ranking.rows) <= CROWD:
+        return list(own)
+    named = {row.label for row in on} | {ranking.best.label, ranking.cheapest}
+    return [row for row in own if row.label in named]
 
 
 def _level(ranking: Ranking) -> float:
@@ -306,7 +320,6 @@ def _point(ranking: Ranking, row: Row, axis: Axis, colour: str, is_on: bool) -> 
             "thickness": 1.5,
             "width": 4,
         },
-        mode="markers+text",
         text=[brief(row.label)],
         textfont={"color": colour, "size": 12},
         marker={

@@ -48,9 +48,10 @@ def head(name: str, question: str, ranking: Ranking | None, runs: int, kind: str
     """Name of the recipe, its question, and how much was run; ``kind`` says what page this is."""
     facts = [("runs finished", str(runs))]
     if ranking:
+        settings = sum(task.settings for task in ranking.tasks)
         facts = [
             ("schedules", str(len(ranking.rows))),
-            ("tasks", f"{len(ranking.tasks)} ({sum(task.settings for task in ranking.tasks)} settings)"),
+            ("tasks", f"{len(ranking.tasks)} ({settings} setting{'' if settings == 1 else 's'})"),
             ("seeds", str(len(ranking.seeds))),
             *facts,
             ("ranked by", score_name(ranking)),
