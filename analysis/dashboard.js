@@ -262,3 +262,5 @@ find("#words").addEventListener("input", () => {
 });
 ask();
 setInterval(tick, 1000);
+
+window.addEventListener("beforeprint", () => onPaper(true));

@@ -7,6 +7,7 @@ the race, and what a crash left out. It goes by the means; the intervals say how
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,12 @@ from analysis.tables import Board, natural
 from analysis.words import score_name, value_text
 
 __all__ = ["Axis", "axes", "figures", "front", "nondominated", "section_of", "sentence"]
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels, down the page."""
+
+CROWD = 16
+"""So many schedules all have their names in the figure; of more, the front, the best and the cheapest."""
 
 PALE = 0.5
 """Opacity of what is not on the front."""
@@ -139,8 +146,9 @@ def section_of(ranked: Board, ranking: Ranking, objectives: Sequence[str] = ()) 
     ring = " The ring marks the cheapest that is shown to be within the margin." if ranking.cheapest else ""
     lost = len(ranking.waiting)
     without = f" Without a complete round, so not drawn: {lost:,}." if lost else ""
-    note = f"Pale: another scores no less and costs no more. {bars}{ring}{without}"
-    inner = f"{chooser}{spot('fig-front', '', alt)}{caption}"
+    few = " Of so many, those on the front are named." if len(ranking.rows) > CROWD else ""
+    note = f"Pale: another scores no less and costs no more. {bars}{ring}{few}{without}"
+    inner = f"{chooser}{spot('fig-front', '', alt, wide=560 if len(ranking.rows) > NAMED else 0)}{caption}"
     return section("front", "Score against cost", note, inner, {"fig-front": drawn})
 
 
@@ -172,7 +180,16 @@ def _choice(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) -
     on = fronts[axis.key]
     on_it = {row.arch for row in on}
     dots = [{"x": [axis.cost[row.arch] for row in rest]}] if rest else []
-    points = [{"x": [axis.cost[row.arch]], "opacity": 1.0 if row.arch in on_it else PALE} for row in own]
+    beside = _beside(ranking, _worded(ranking, own, on), axis)
+    points = [
+        {
+            "x": [axis.cost[row.arch]],
+            "opacity": 1.0 if row.arch in on_it else PALE,
+            "mode": "markers+text" if row.arch in beside else "markers",
+            "textposition": beside.get(row.arch, "bottom right"),
+        }
+        for row in own
+    ]
     line = {"x": [axis.cost[row.arch] for row in on], "y": [row.score for row in on]}
     scale = _scale(axis)
     xaxis = {"type": scale.get("type", "linear"), "dtick": scale.get("dtick")}
@@ -204,11 +221,13 @@ def _drawn(ranking: Ranking, axis: Axis, fronts: Mapping[str, Sequence[Row]]) ->
     drawn = go.Figure(_line(on, axis))
     if rest:
         drawn.add_trace(_dots(ranking, rest, axis))
+    beside = _beside(ranking, _worded(ranking, own, on), axis)
     for row in own:
-        drawn.add_trace(_point(ranking, row, axis, palette[row.label], row.arch in on_it))
-    sign = 1 if ranking.score == "steps" else -1
+        point = _point(ranking, row, axis, palette[row.label], row.arch in on_it)
+        mode = "markers+text" if row.arch in beside else "markers"
+        drawn.add_trace(point.update(mode=mode, textposition=beside.get(row.arch, "bottom right")))
     if len(ranking.rows) > 1:
-        level(drawn, ranking.best.score + sign * ranking.margin, "best less the margin")
+        level(drawn, _level(ranking), "best less the margin")
     drawn.update_xaxes(title=axis.title, tickformat="~s", **_scale(axis))
     drawn.update_yaxes(title=score_name(ranking))
     return styled(drawn, height=440, right=room([row.label for row in own]))
@@ -225,6 +244,68 @@ def _line(on: Sequence[Row], axis: Axis) -> go.Scatter:
     )
 
 
+def _worded(ranking: Ranking, own: Sequence[Row], on: Sequence[Row]) -> list[Row]:
+    """Whose names are written in the figure of a front ``on``."""
+    if len(ranking.rows) <= CROWD:
+        return list(own)
+    named = {row.label for row in on} | {ranking.best.label, ranking.cheapest}
+    return [row for row in own if row.label in named]
+
+
+def _level(ranking: Ranking) -> float:
+    """The score that is the margin behind the best."""
+    return ranking.best.score + (1 if ranking.score == "steps" else -1) * ranking.margin
+
+
+def _beside(ranking: Ranking, own: Sequence[Row], axis: Axis) -> dict[str, str]:
+    """At which corner of its point each name covers least of the points, bars and names before it, by arch.
+
+    Reckoned in pixels of a page 800 wide; a name is some seven a letter.
+    """
+    logarithmic = _scale(axis).get("type") == "log"
+    costs = {row.arch: math.log(axis.cost[row.arch]) if logarithmic else axis.cost[row.arch] for row in own}
+    spans = [row.interval or (row.score, row.score) for row in own]
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    least, most = min(costs.values()), max(costs.values())
+    x = {arch: 800 * (cost - least) / ((most - least) or 1) for arch, cost in costs.items()}
+
+    def y(score: float) -> float:
+        return 360 * (high - score) / ((high - low) or 1)
+
+    taken = [
+        (x[row.arch] - 6, min(y(top), y(row.score) - 6), x[row.arch] + 6, max(y(bottom), y(row.score) + 6))
+        for row, (bottom, top) in zip(own, spans, strict=True)
+    ]
+    margin = y(_level(ranking))
+    taken.append((0, margin - 4, 1000, margin + 4))
+    found: dict[str, str] = {}
+    for row in own:
+        wide, middle, height = 7 * len(brief(row.label)), x[row.arch], y(row.score)
+        corners = {
+            f"{side} {hand}": (
+                middle + (7 if hand == "right" else -7 - wide),
+                height + (3 if side == "bottom" else -17),
+                middle + (7 + wide if hand == "right" else -7),
+                height + (17 if side == "bottom" else -3),
+            )
+            for hand in ("right", "left")
+            for side in ("bottom", "top")
+        }
+        covered = {place: sum(_common(box, one) for one in taken) for place, box in corners.items()}
+        outside = {place: max(0.0, -box[0]) * 14 for place, box in corners.items()}
+        best = min(corners, key=lambda place: covered[place] + outside[place])
+        taken.append(corners[best])
+        found[row.arch] = best
+    return found
+
+
+def _common(one: Box, other: Box) -> float:
+    """The area that two boxes (left, top, right, bottom) have in common."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    tall = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, tall)
+
+
 def _point(ranking: Ranking, row: Row, axis: Axis, colour: str, is_on: bool) -> go.Scatter:
     low, high = row.interval or (row.score, row.score)
     ring = row.label == ranking.cheapest
@@ -239,9 +320,7 @@ def _point(ranking: Ranking, row: Row, axis: Axis, colour: str, is_on: bool) -> 
             "thickness": 1.5,
             "width": 4,
         },
-        mode="markers+text",
         text=[brief(row.label)],
-        textposition="bottom right",
         textfont={"color": colour, "size": 12},
         marker={
             "color": colour,

@@ -11,6 +11,16 @@ function onAxis(figure, id) {
   document.querySelector(`[data-caption-of="${id}"]`).textContent = chosen.caption;
 }
 
+// Give the drawn figures the width of a sheet, and take it from them again: a printer does not lay them out anew.
+const PAPER = { whole: 690, half: 335 };
+function onPaper(is) {
+  for (const drawn of document.querySelectorAll(".js-plotly-plot")) {
+    const width = drawn.closest(".grid") ? PAPER.half : PAPER.whole;
+    Plotly.relayout(drawn, is ? { width } : { width: null, autosize: true });
+  }
+}
+window.addEventListener("afterprint", () => onPaper(false));
+
 // Go to the next (1) or the last (-1) heading from where the window stands.
 function jump(way) {
   const heads = [...document.querySelectorAll("h2")];

@@ -2,8 +2,9 @@
 
 Colours hold for colour-blind readers and on light and dark pages: all are of middle lightness, backgrounds
 are clear, and text is a grey that a page may override. Labels that differ in one number are on one ramp
-from blue over grey to orange; others take the palette of Okabe and Ito (2008). Line dashes repeat what colour
-says. Text from users is escaped, because plotly reads a small HTML in every string.
+from blue over grey to orange; others take the palette of Okabe and Ito (2008), and of more than its eight
+six further ones. Line dashes repeat what colour says. Text from users is escaped, because plotly reads a
+small HTML in every string.
 
 What belongs to one schedule says so, so that a page can filter by it: a trace in ``meta`` (the label, and the
 colour it would have if it were not grey), an annotation in ``name``; a figure about one task in ``meta``.
@@ -44,6 +45,8 @@ INK = "#767b85"
 GRID = "rgba(128,132,142,0.25)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98", "#a89a00")
+FURTHER = ("#8a63d2", "#a0694b", "#1aa5a5", "#c2405f", "#7fa32b", "#6c86b8")
+"""Colours for what Okabe and Ito's eight do not reach: of the same middle lightness."""
 RAMP = ((47, 116, 208), (139, 139, 139), (222, 120, 10))
 LONGEST = 20
 LISTED = 60
@@ -60,7 +63,8 @@ def colours(labels: Sequence[str]) -> dict[str, str]:
     order = sorted(labels, key=natural)
     if one_number(order):
         return {label: _hex(_mix(RAMP, place / (len(order) - 1))) for place, label in enumerate(order)}
-    return {label: OKABE_ITO[place % len(OKABE_ITO)] for place, label in enumerate(order)}
+    palette = (*OKABE_ITO, *FURTHER)
+    return {label: palette[place % len(palette)] for place, label in enumerate(order)}
 
 
 def heatmap(ranking: Ranking) -> go.Figure:
@@ -125,7 +129,10 @@ def heatmap(ranking: Ranking) -> go.Figure:
     if ranking.score != "steps":
         for edge in (0.5, len(names) - 1.5):
             figure.add_hline(y=edge, line={"color": INK, "width": 1.5})
-    return styled(figure, height=96 + 34 * len(names))
+    # The button that keeps a figure stands in the corner above the last column's name.
+    top = 36 + 17 * max(column.count("<br>") + 1 for column in columns)
+    styled(figure, height=top + 44 + 34 * len(names))
+    return figure.update_layout(margin_t=top)
 
 
 def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -156,7 +163,7 @@ def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence
     figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="training step", range=[0, last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return styled(figure, height=300, right=room(ranked.labels))
+    return styled(figure, height=300, right=room(named))
 
 
 def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -179,7 +186,7 @@ def by_position(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[st
     figure.update_layout(meta={"of": safe(task)})
     figure.update_xaxes(title="position in the sequence", range=[min(data["position"].to_list()), last])
     figure.update_yaxes(title="test accuracy", range=[-0.03, 1.06], tickformat=".1f")
-    return styled(figure, height=300, right=room(ranked.labels))
+    return styled(figure, height=300, right=room(named))
 
 
 def safe(text: str) -> str:
@@ -188,13 +195,17 @@ def safe(text: str) -> str:
 
 
 def brief(label: str) -> str:
-    """A label short enough to be written inside a figure; the whole one shows on hovering."""
-    return safe(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}")
+    """A label short enough to be written inside a figure; the whole one shows on hovering.
+
+    What is left out is its middle: labels of several variables begin alike and often end differently.
+    """
+    head, tail = LONGEST // 2 - 1, LONGEST - LONGEST // 2
+    return safe(label if len(label) <= LONGEST else f"{label[:head]}\N{HORIZONTAL ELLIPSIS}{label[-tail:]}")
 
 
 def room(labels: Sequence[str]) -> int:
     """Pixels at the right of a figure for the labels beside its lines."""
-    return 14 + 7 * min(LONGEST, max(len(label) for label in labels))
+    return 14 + 7 * min(LONGEST, max(map(len, labels), default=0))
 
 
 def _mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import plotly.graph_objects as go
 
@@ -60,9 +61,8 @@ def section_of(ranked: Board, ranking: Ranking) -> Part | None:
         f"schedules of the same mixers, at their mean where several have the same ratio. {bars}"
     )
     alt = f"{score_name(ranking)} by the number of linear layers per full-attention layer."
-    return section(
-        "ratio", "By ratio", note, spot("fig-ratio", "", alt, wide=560), {"fig-ratio": figure(found, ranking)}
-    )
+    drawn = spot("fig-ratio", "", alt, wide=_wide(found))
+    return section("ratio", "By ratio", note, drawn, {"fig-ratio": figure(found, ranking)})
 
 
 def figure(found: Sequence[Line], ranking: Ranking) -> go.Figure:
@@ -72,9 +72,7 @@ def figure(found: Sequence[Line], ranking: Ranking) -> go.Figure:
     stands apart at the right end.
     """
     every = {row.arch: row for line in found for row in line.rows}
-    finite = [_place(row) for row in every.values() if row.n_full]
-    end = max(finite) + max(0.5, 0.25 * (max(finite) - min(finite)))
-    at = {arch: min(end, _place(row)) for arch, row in every.items()}
+    at = _across(found)
     palette = colours([line.name for line in found])
     drawn = go.Figure()
     for number, line in enumerate(found):
@@ -97,6 +95,22 @@ def figure(found: Sequence[Line], ranking: Ranking) -> go.Figure:
     )
     drawn.update_yaxes(title=score_name(ranking))
     return styled(drawn, height=400, right=room([line.name for line in found]))
+
+
+def _across(found: Sequence[Line]) -> dict[str, float]:
+    """Where every schedule stands on the axis, by arch."""
+    every = {row.arch: row for line in found for row in line.rows}
+    finite = [_place(row) for row in every.values() if row.n_full]
+    end = max(finite) + max(0.5, 0.25 * (max(finite) - min(finite)))
+    return {arch: min(end, _place(row)) for arch, row in every.items()}
+
+
+def _wide(found: Sequence[Line]) -> int:
+    """The pixels at which the words of the ticks, some 56 wide, stand beside each other; at most a page's."""
+    places = sorted(set(_across(found).values()))
+    gaps = [after - before for before, after in pairwise(places)]
+    beside = 70 + room([line.name for line in found])
+    return min(1040, beside + round(56 * (places[-1] - places[0]) / min(gaps))) if gaps else 320
 
 
 def _add(

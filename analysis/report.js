@@ -35,7 +35,7 @@ for (const [id, data] of waiting) {
   seen.observe(element);
 }
 window.addEventListener("load", () => idle(drawNext));
-window.addEventListener("beforeprint", drawAll);
+window.addEventListener("beforeprint", () => { drawAll(); onPaper(true); });
 
 document.addEventListener("change", (event) => {
   const id = event.target.dataset.axisOf;

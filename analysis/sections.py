@@ -11,7 +11,7 @@ from analysis import plots
 from analysis.fragments import Part, cell, e, key, section, short, spot, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
-from analysis.words import amount, answer, margin_text, notes, score_name, value_text
+from analysis.words import amount, answer, margin_text, notes, score_name, sizes, value_text
 from sweeps.results import Failure, Results
 
 __all__ = [
@@ -48,9 +48,10 @@ def head(name: str, question: str, ranking: Ranking | None, runs: int, kind: str
     """Name of the recipe, its question, and how much was run; ``kind`` says what page this is."""
     facts = [("runs finished", str(runs))]
     if ranking:
+        settings = sum(task.settings for task in ranking.tasks)
         facts = [
             ("schedules", str(len(ranking.rows))),
-            ("tasks", f"{len(ranking.tasks)} ({sum(task.settings for task in ranking.tasks)} settings)"),
+            ("tasks", f"{len(ranking.tasks)} ({settings} setting{'' if settings == 1 else 's'})"),
             ("seeds", str(len(ranking.seeds))),
             *facts,
             ("ranked by", score_name(ranking)),
@@ -122,8 +123,8 @@ def _ranking_row(
     )
     unit = "steps" if ranking.score == "steps" else "points"
     is_best = row is ranking.best
-    counts = " + ".join(
-        f"{count} {role}"
+    counts = "\N{NO-BREAK SPACE}+ ".join(
+        f"{count}\N{NO-BREAK SPACE}{role}"
         for role, count in (("full", row.n_full), ("window", row.n_window), ("linear", row.n_linear))
         if count
     )
@@ -141,6 +142,7 @@ def _ranking_row(
         cell("p", "" if row.p is None else "&lt;&thinsp;0.001" if row.p < 0.001 else f"{row.p:.3f}", "num"),
         cell("verdict", f"<div>{_verdict(ranking, row)}</div>"),
         cell("layers", e(counts)),
+        *(cell(column, str(getattr(row, name)), "num") for column, name in sizes(ranking).items()),
         cell("state", e(short(row.state)), "num"),
         cell("FLOPs", e(short(row.flops)), "num"),
         cell("parameters", e(short(row.params)), "num"),
@@ -207,6 +209,12 @@ def _greyed(named: int, labels: int) -> str:
     return f" Only the first {named} schedules are named." if labels > named else ""
 
 
+def _grid(figures: str, named: Sequence[str]) -> str:
+    """Figures side by side; two, where names as long as these beside the lines would leave three no room."""
+    wide = " two" if max(map(len, named), default=0) > 9 else ""
+    return f'<div class="grid{wide}">{figures}</div>'
+
+
 def learning(frame: pl.DataFrame, ranked: Board, named: Sequence[str], note: str = "") -> Part:
     """Learning curves, one figure per task; the labels in ``named`` in colour, ``note`` before the legend."""
     data = curves(frame, ranked)
@@ -225,8 +233,7 @@ def learning(frame: pl.DataFrame, ranked: Board, named: Sequence[str], note: str
     }
     band = "Mean over difficulty settings and seeds; the band runs from the lowest to the highest seed."
     greyed = _greyed(len(named), len(ranked.labels))
-    grid = f'<div class="grid">{drawn}</div>'
-    return section("learning", "How they learn", f"{note}{band}{greyed}", grid, figures)
+    return section("learning", "How they learn", f"{note}{band}{greyed}", _grid(drawn, named), figures)
 
 
 def by_position(ranked: Board, named: Sequence[str]) -> Part:
@@ -250,9 +257,8 @@ def by_position(ranked: Board, named: Sequence[str]) -> Part:
     note = (
         "On the longest setting of each task, mean over seeds; positions that are never scored are left out."
     )
-    grid = f'<div class="grid">{drawn}</div>'
     greyed = _greyed(len(named), len(ranked.labels))
-    return section("positions", "Accuracy by position", note + greyed, grid, figures)
+    return section("positions", "Accuracy by position", note + greyed, _grid(drawn, named), figures)
 
 
 def failed(frame: pl.DataFrame, ranked: Board | None, failures: Sequence[Failure]) -> Part:

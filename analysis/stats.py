@@ -101,6 +101,10 @@ class Estimate:
         return 2 * float(student.sf(abs(self.mean) / self.se, self.df))
 
 
+FACTS = ("state", "flops", "params", "depth", "dim", "heads", "n_linear", "n_window", "n_full")
+"""What a row of a ranking takes over from its candidate."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One candidate of a ranking.
@@ -129,6 +133,8 @@ class Row:
     flops: int
     params: int
     depth: int
+    dim: int
+    heads: int
     n_linear: int
     n_window: int
     n_full: int
@@ -364,10 +370,7 @@ def _row(
         runs=mine.height,
         seeds=len(values[0]),
         left=left,
-        **{
-            name: int(facts[name])
-            for name in ("state", "flops", "params", "depth", "n_linear", "n_window", "n_full")
-        },
+        **{name: int(facts[name]) for name in FACTS},
     )
 
 

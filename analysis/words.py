@@ -16,6 +16,7 @@ __all__ = [
     "saving",
     "score_name",
     "sentence",
+    "sizes",
     "unit",
     "value_text",
     "where",
@@ -51,6 +52,16 @@ def score_name(ranking: Ranking) -> str:
     if ranking.score == "steps":
         return f"steps to {100 * ranking.threshold:.0f} % accuracy"
     return {"accuracy": "test accuracy", "auc": "area under the learning curve"}[ranking.score]
+
+
+def sizes(ranking: Ranking) -> dict[str, str]:
+    """What tables show of the shape: column -> field of a row, for what is not the same in all schedules."""
+    fields = {"depth": "depth", "width": "dim", "heads": "heads"}
+    return {
+        column: name
+        for column, name in fields.items()
+        if len({getattr(row, name) for row in ranking.rows}) > 1
+    }
 
 
 def value_text(ranking: Ranking, value: float, digits: int = 2) -> str:

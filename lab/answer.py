@@ -140,8 +140,22 @@ def effects_document(answer: Answer) -> dict[str, Any] | None:
 
 
 def _rows(ranking: Ranking) -> str:
+    from analysis.words import sizes
+
     kinds = [kind for kind in ("full", "window", "linear") if any(_layers(row, kind) for row in ranking.rows)]
-    header = ("", "schedule", "score", "95 % interval", "behind", *kinds, "state", "FLOPs", "params", "")
+    header = (
+        "",
+        "schedule",
+        "score",
+        "95 % interval",
+        "behind",
+        *sizes(ranking),
+        *kinds,
+        "state",
+        "FLOPs",
+        "params",
+        "",
+    )
     rows = [
         (
             place,
@@ -149,6 +163,7 @@ def _rows(ranking: Ranking) -> str:
             _value(ranking, row.score),
             _range(ranking, row.interval),
             "-" if row is ranking.best else _gap(ranking, row),
+            *(getattr(row, name) for name in sizes(ranking).values()),
             *(_layers(row, kind) for kind in kinds),
             short(row.state),
             short(row.flops),

@@ -84,4 +84,6 @@ def _page(found: Status, where: str) -> str:
     if found.pruned:
         lines.append(f"left the race: {', '.join(found.pruned)}")
     lines += [f"set aside: {f.label} on {f.setting}, seed {f.seed}: {f.reason}" for f in found.set_aside]
+    if found.set_aside:
+        lines.append("the same lab sweep with --retry tries those again that were set aside")
     return "\n".join(lines)

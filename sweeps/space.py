@@ -184,11 +184,17 @@ def spread(recipe: Recipe, number: int) -> Iterator[Choices]:
 
 
 def label_of(recipe: Recipe, choices: Choices) -> str:
-    """``r=3:1, m=gdn``, of the variables that have a say; a listed schedule's own label stands first."""
+    """``r=3:1, m=gdn``, of the variables that have a say; a listed schedule's own label stands first.
+
+    A variable of one value tells no candidate from another: it is left out, unless all are such.
+    """
     if recipe.schedules is not None:
-        return ", ".join((str(choices[0][1]), *(f"{name}={value}" for name, value in choices[1:])))
+        varied = (f"{name}={value}" for name, value in choices[1:] if len(recipe.search[name]) > 1)
+        return ", ".join((str(choices[0][1]), *varied))
     unheard = idle(recipe, choices)
-    told = (f"{name}={value}" for name, value in choices if name not in unheard)
+    heard = [(name, value) for name, value in choices if name not in unheard]
+    several = any(len(values) > 1 for values in axes(recipe).values())
+    told = (f"{name}={value}" for name, value in heard if not several or len(recipe.search[name]) > 1)
     return ", ".join(told) or recipe.name
 
 

@@ -37,7 +37,7 @@ def make_board(
     runs = cells.with_columns(
         choices=pl.col("label").replace_strict(texts), trial=pl.lit(0), run=pl.lit("run")
     )
-    layers = {name: [2] * many for name in ("depth", "n_linear", "n_window", "n_full")}
+    layers = {name: [2] * many for name in ("depth", "dim", "heads", "n_linear", "n_window", "n_full")}
     costs = {name: [1000 - place for place in range(many)] for name in ("state", "flops", "params")}
     candidates = pl.DataFrame(
         {"arch": [f"arch-{label}" for label in labels], "label": labels} | layers | costs

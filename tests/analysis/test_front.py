@@ -112,3 +112,29 @@ def test_a_recipe_that_weighs_costs_has_its_front_in_words_and_one_that_does_not
         (folder / "recipe.yaml").write_text(f"name: x\nobjective: {broken}\n")
         with pytest.raises(ResultsError, match=r"objective .* is unknown; run the sweep again"):
             asked(read(folder), folder)
+
+
+def test_names_of_points_that_stand_close_do_not_cover_each_other():
+    close = {"gdn+fox 3:1": 0.53, "gdn+fox 4:1": 0.525, "gdn+fox 5:1": 0.8}
+    frame = make_frame(tuple(close), curve=lambda label, *_: flat(close[label]), state=lambda rank: 5000)
+    ranked = board(frame)
+    ranking = rank(ranked)
+    assert ranking is not None
+    (axis,) = (one for one in front.axes(ranked, ranking) if one.key == "state")
+    drawn = front.figures(ranked, ranking)["front-state"]
+    where = {trace.name: trace.textposition for trace in drawn.data if trace.name in close}
+    assert where["gdn+fox 3:1"] != where["gdn+fox 4:1"]
+    choice = front._choice(ranking, axis, {axis.key: front.front(ranking, [axis.cost])})
+    assert {trace["textposition"] for trace in choice["traces"][1:]} <= set(where.values())
+
+
+def test_of_very_many_the_names_are_those_on_the_front():
+    labels = tuple(f"r={place}" for place in range(front.CROWD + 1))
+    frame = make_frame(labels, curve=lambda label, *_: flat(0.9 if label in ("r=3", "r=5") else 0.5))
+    ranked = board(frame)
+    ranking = rank(ranked)
+    assert ranking is not None
+    (axis,) = (one for one in front.axes(ranked, ranking) if one.key == "state")
+    on = {row.label for row in front.front(ranking, [axis.cost])} | {ranking.best.label, ranking.cheapest}
+    drawn = front.figures(ranked, ranking)["front-state"]
+    assert {trace.name for trace in drawn.data if trace.mode == "markers+text"} == on < set(labels)

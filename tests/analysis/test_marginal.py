@@ -139,3 +139,37 @@ def test_report_text_and_page_show_the_means_with_the_importance_beside(tmp_path
     assert "&lt;b&gt;: &lt;i&gt; 1.00" in hostile
     alone = render(results, asked(results, folder))
     assert "What each variable does" in alone and "PED-ANOVA" not in alone
+
+
+def conditional(rng):
+    """A board over r and m, where only m=sparse has a k: values [candidate, task, seed], and the choices."""
+    every = [{"r": r, "m": "swiglu"} for r in R] + [
+        {"r": r, "m": "sparse", "k": k} for r in R for k in (0.1, 0.3)
+    ]
+    every = [every[place] for place in rng.permutation(len(every))]
+    values = 0.5 + 0.05 * rng.standard_normal((len(every), 2, 5))
+    labels = [", ".join(f"{name}={value}" for name, value in one.items()) for one in every]
+    return make_board(values, labels, choices=[json.dumps(one) for one in every]), values, every
+
+
+def test_a_variable_under_a_value_of_another_is_compared_among_the_candidates_that_have_it():
+    print(f"seed {SEED}", end=" ")
+    ranked, values, every = conditional(np.random.default_rng(SEED))
+    found = marginals(ranked)
+    assert found is not None and [v.name for v in found.variables] == ["r", "m", "k"]
+    assert [v.among for v in found.variables] == [None, None, 6] and found.of == 9
+    assert "k exists in 6 of 9 schedules and is compared among these." in defined(found)
+    effects, score = effects_of(found), values.mean(axis=(1, 2))
+    sparse = np.array([one["m"] == "sparse" for one in every])
+    for k in (0.1, 0.3):
+        one = effects["k", str(k)]
+        plain = score[[of.get("k") == k for of in every]].mean()
+        assert one.candidates == 3 and one.mean == pytest.approx(plain)
+        assert one.effect == pytest.approx(plain - score[sparse].mean())
+    # A ratio that is there with sparse at two k counts once under sparse, as under swiglu.
+    assert found.whole and (found.candidates, found.space) == (6, 6)
+    for r in R:
+        own = np.array([one["r"] == r for one in every])
+        expected = (score[own & sparse].mean() + score[own & ~sparse].mean()) / 2
+        assert effects["r", str(r)].mean == pytest.approx(expected)
+    assert set(choices_of(ranked)[ranked.runs["arch"][0]]) == {"r", "m"}  # importance is of these two

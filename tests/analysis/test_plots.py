@@ -77,11 +77,17 @@ def test_labels_of_one_number_are_on_a_ramp_in_order_of_the_number():
 
 
 def test_line_colours_can_be_seen_on_white_and_on_black():
-    for labels in (["r=3", "r=4", "r=5", "r=6"], [f"name {word}" for word in "abcdef"]):
+    for labels in (["r=3", "r=4", "r=5", "r=6"], [f"name {word}" for word in "abcdefghijklmn"]):
         for colour in plots.colours(labels).values():
             red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
             light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+            assert len(set(plots.colours(labels).values())) == len(labels)
             assert 1.05 / (light + 0.05) > 1.9 and (light + 0.05) / 0.05 > 3, colour
+
+
+def test_a_long_label_keeps_its_ends():
+    shown = {plots.brief(f"p=3*g + f, m=sparse(k_ratio=k), d={d}, w={w}") for d in (4, 8) for w in (32, 64)}
+    assert len(shown) == 4 and all(len(one) == plots.LONGEST and one.startswith("p=3*g + f") for one in shown)
 
 
 def test_end_labels_keep_their_order_and_their_distance():

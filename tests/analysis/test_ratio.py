@@ -69,3 +69,10 @@ def test_there_is_no_curve_where_no_ratio_varies():
     for names in ("ac", "adefg", "d"):
         ranked, ranking = layered(**{name: STACKS[name] for name in names})
         assert ratio.section_of(ranked, ranking) is None
+
+
+def test_the_closer_the_ratios_the_wider_the_figure_that_a_narrow_page_scrolls():
+    stacks = {name: ("gdn", many, "fox", 1) for name, many in (("a", 3), ("b", 4), ("c", 6))}
+    wide = ratio._wide(ratio.lines(*layered(**stacks)))
+    closer = ratio._wide(ratio.lines(*layered(**stacks, d=("gdn", 5, "fox", 1))))
+    assert wide < closer <= 1040

@@ -11,7 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from analysis import plots
-from analysis.report import asked, figures, write
+from analysis.report import asked, figures, plotly_js, write
 from sweeps.results import Failure, ResultsError, read
 from tests.browser import opened
 
@@ -201,3 +201,9 @@ def test_a_browser_draws_every_figure_and_asks_nobody(report, text, tmp_path):
         re.findall(r"https?://([a-z0-9.-]+)", get_plotlyjs() + text)
     )  # the browser has errands of its own
     assert "cloud.plotly.com" in known and not asked & known
+
+
+def test_plotly_is_parsed_once():
+    script = plotly_js()
+    assert ": this, (() => {" in script and script.rstrip().endswith("})));")
+    assert len(script) > 4_000_000

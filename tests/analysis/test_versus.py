@@ -38,11 +38,16 @@ def test_what_is_shared_cancels_where_seeds_are_and_does_not_where_they_are_not(
 
 
 def test_the_other_way_round_is_the_other_sign():
-    one, other = results(lifted(0.0)), results(lifted(0.03, seeds=(1, 2, 9)))
-    there, back = versus(one, other, ("A", "B"), "auc"), versus(other, one, ("B", "A"), "auc")
-    for a, b in zip(there.pairs, back.pairs, strict=True):
-        assert a.difference == pytest.approx(-b.difference) and a.p == b.p
-        assert {a.verdict, b.verdict} == {"better", "worse"}
+    one = results(lifted(0.0))
+    for other, paired, told in (
+        (lifted(0.03, seeds=(1, 2, 9)), True, {"better", "worse"}),
+        (lifted(0.03, seeds=(50, 51, 52)), False, {"open"}),
+    ):
+        there = versus(one, results(other), ("A", "B"), "auc")
+        back = versus(results(other), one, ("B", "A"), "auc")
+        for a, b in zip(there.pairs, back.pairs, strict=True):
+            assert a.difference == pytest.approx(-b.difference) and a.p == b.p and a.paired == paired
+            assert {a.verdict, b.verdict} == told
 
 
 def test_a_sweep_against_itself_differs_in_nothing():
@@ -74,6 +79,22 @@ def test_one_seed_gives_no_interval():
     assert {(pair.interval, pair.p, pair.verdict) for pair in found.pairs} == {(None, None, "one seed")}
 
 
+def test_p_is_corrected_over_the_candidates_that_were_looked_at():
+    def shaken(seed: int, labels: tuple[str, ...]) -> Results:
+        def curve(label: str, task: str, of: int, _lr: float):
+            at = [seed, of, int(label[-1]), len(task)]
+            return flat(0.5 + 0.02 * seed + 0.01 * np.random.default_rng(at).normal())
+
+        return results(make_frame(labels, seeds=range(4), curve=curve))
+
+    def p_of(labels: tuple[str, ...]) -> list[float]:
+        found = versus(shaken(0, labels), shaken(1, labels), ("A", "B"), "accuracy")
+        return [pair.p for pair in found.pairs if pair.p is not None]
+
+    alone = sorted([*p_of(("r=3",)), *p_of(("r=4",))])
+    assert 0 < alone[0] < 1 and sorted(p_of(("r=3", "r=4")))[0] == pytest.approx(min(1, 2 * alone[0]))
+
+
 @pytest.mark.parametrize(
     ("other", "says"),
     [
@@ -89,8 +110,9 @@ def test_two_that_share_nothing_are_one_sentence(other, says):
 
 
 def test_what_differs_is_listed_and_words_of_users_are_words(tmp_path):
-    first = make_folder(tmp_path / "a", lifted(0.0), "name: a\ntrain: {steps: 10}\nseeds: 3\n")
-    other = lifted(0.0, labels=("r=3", HOSTILE)).with_columns(torch=pl.lit("9.9"))
+    labels = ("r=3", HOSTILE)
+    first = make_folder(tmp_path / "a", lifted(0.0, labels=labels), "name: a\ntrain: {steps: 10}\nseeds: 3\n")
+    other = lifted(0.0, labels=(*labels, f"{HOSTILE} alone")).with_columns(torch=pl.lit("9.9"))
     second = make_folder(tmp_path / "b", other, f"name: b\ntrain: {{steps: 20}}\n# {HOSTILE}\nmargin: 0.1\n")
     found = compared((first, second), ("a", HOSTILE))
     assert {one.what: (one.first, one.second) for one in found.recipe} == {

@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis.sections import ranking_table
 from analysis.stats import rank
 from analysis.tables import SCORES, board
-from analysis.words import NO_ROUND, sentence
+from analysis.words import NO_ROUND, sentence, sizes
+from lab.answer import page
 
 from .factory import flat, make_frame
 
@@ -111,3 +113,19 @@ def test_labels_without_an_order_are_listed_by_name():
 
 def test_no_complete_round_is_said():
     assert sentence(None) == NO_ROUND
+
+
+def test_tables_show_what_of_the_shape_is_not_the_same_in_all():
+    frame = make_frame(labels=("w=32", "w=64"), tasks=("recall",))
+    for columns in ({}, {"width": "dim"}, {"depth": "depth", "width": "dim", "heads": "heads"}):
+        made = frame.with_columns(
+            pl.when(pl.col("label") == "w=64").then(2 * pl.col(name)).otherwise(pl.col(name)).alias(name)
+            for name in columns.values()
+        )
+        ranked = board(made)
+        ranking = rank(ranked)
+        assert ranking is not None and sizes(ranking) == columns
+        heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', ranking_table(ranking, ranked, 2).html)
+        printed = page(ranking).splitlines()[2].split()
+        for column in ("depth", "width", "heads"):
+            assert (column in heads) == (column in printed) == (column in columns)

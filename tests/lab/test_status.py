@@ -26,6 +26,7 @@ def test_what_a_sweep_said_is_told_with_what_the_folder_shows(answer, tmp_path):
         "begun again: 3",
         "left the race: r=4",
         "set aside: r=3 on recall, seed 4: RuntimeError: no",
+        "lab sweep with --retry",
     ):
         assert words in text
     assert json.loads(answer("status", folder, "--json"))["done"] == runs
@@ -37,7 +38,7 @@ def test_a_sweep_that_said_it_was_at_work_and_is_not_has_stopped(answer, tmp_pat
     write(folder, Status("ratios", "working", 1, 5, done=1, total=9, running=(run,), eta=60.0))
     text = answer("status", folder)
     assert "stopped; the same lab sweep goes on from here" in text
-    assert "process 1" not in text and "left" not in text
+    assert "process 1" not in text and "left" not in text and "--retry" not in text
 
 
 def test_a_folder_whose_sweep_said_nothing_has_its_runs_and_no_total(answer, tmp_path):

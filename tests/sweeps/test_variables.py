@@ -82,7 +82,7 @@ def test_a_variable_of_one_value_is_told_only_beside_it() -> None:
     for one in found:
         has = "sparse" in one.schedule
         assert ("k" in json.loads(one.choices_json)) == ("k=" in one.label.replace("k_ratio=", "")) == has
-        assert one.also == ()
+        assert one.also == () and one.label.startswith("p=") and "g=" not in one.label  # of one value
     assert {f"k_ratio={k}" in found[i].schedule for i, k in ((1, 0.1), (2, 0.3))} == {True}
 
 
@@ -111,7 +111,7 @@ BAD: dict[tuple[str, ...], str] = {
     ("search.w=[20000]",): "search.w.0: is 20000; as dim it must be",
     ("search.h=[3:1]",): "search.h.0: is '3:1'; as heads it must be a whole number of 1 to 1,024",
     ("search.h=[0]",): "search.h.0: is 0; as heads",
-    ("search.d=[3]",): "depth: r=3:1, d=3, w=16, h=1 cannot be realised at depth 3",
+    ("search.d=[3]",): "depth: r=3:1, w=16, h=1 cannot be realised at depth 3",
     ("search.h=[1, 3]",): "shape: for r=1:1, d=4, w=16, h=3: ",
     ("depth=4",): "search.d: is never used in the pattern, for depth or in shape",
     ("match={params: 40000, by: dim}",): "match.by.0: is dim, which the variable 'w' gives",
