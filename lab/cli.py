@@ -43,7 +43,7 @@ from lab.status import status
 from lab.sweep import pack, sweep
 from lab.terminal import note
 from lab.train.command import train
-from lab.transfer.commands import run_study
+from lab.transfer.commands import pack_rows, run_study, show_study
 from lab.worker import worker
 
 __all__ = ["app", "main", "run"]
@@ -107,6 +107,8 @@ for _command in (prepare, tokenizer, show):
     _add(_command, data)
 
 _add(run_study, transfer, "run")
+_add(show_study, transfer, "show")
+_add(pack_rows, transfer, "pack")
 
 app.add_typer(
     transfer,

@@ -1,4 +1,4 @@
-"""``lab transfer``: run a study of whether synthetic scores predict loss, show what it says, pack its rows."""
+"""``lab transfer``: a study of whether synthetic scores predict loss: run it, show it, pack it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ import typer
 
 from lab.progress import Progress, duration
 from lab.sweep import SetOption, seconds_of
-from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, plural, say, short
+from lab.terminal import (
+    BlocksOption,
+    CommandError,
+    JsonOption,
+    emit,
+    known_blocks,
+    plural,
+    say,
+    short,
+)
 
 if TYPE_CHECKING:
     from lab.train.folder import Step
     from lab.train.run import Begun
     from lab.transfer.form import Study
 
-__all__ = ["run_study"]
+__all__ = ["pack_rows", "run_study", "show_study"]
 
 STUDY = "study.yaml"
 
@@ -60,7 +69,7 @@ def run_study(
     end = None if time_ is None else time.monotonic() + seconds_of(time_)
     asked = load(study, set_ or (), known)
     torch.set_num_threads(1)
-    folder = Path("runs", asked.name) if out is None else out
+    folder = _folder(asked, out)
     _begin(folder, asked)
     with Progress(unit="trainings") as progress:
         todo = pieces(asked, known)
@@ -86,6 +95,84 @@ def run_study(
         say(_end(folder, counted.done, counted.asked, teller.stored))
     if code:
         raise typer.Exit(code)
+
+
+def show_study(
+    study: StudyArgument,
+    out: OutOption = None,
+    verdict: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FRAME_OR_RUN",
+            help="The sweep whose scores are held against the loss; default: the shipped runs of the recipe.",
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page, too.")] = None,
+    set_: SetOption = None,
+    blocks: BlocksOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether synthetic scores predict loss, as far as the study is: correlations, frontiers, a verdict.
+
+    Rows are those of the folder, and those that ship with the lab.
+
+    Examples:
+      lab transfer show transfer
+      lab transfer show transfer --verdict sweeps/known/lite.parquet
+      lab transfer show mine.yaml --html mine.html --json
+    """
+    from lab.transfer.page import document, page
+    from lab.transfer.pieces import load
+    from lab.transfer.show import held_against, rows_of
+
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
+    known = known_blocks(blocks)
+    asked = load(study, set_ or (), known)
+    frame, wanted = rows_of(asked, _folder(asked, out), known)
+    found = held_against(asked, frame, wanted, verdict)
+    if html is not None:
+        from analysis.transfer_page import render
+        from sweeps.files import write_text
+
+        write_text(html, render(found, asked.name))
+    if json:
+        emit(document(found) | ({} if html is None else {"html": str(html)}))
+        return
+    say(page(found))
+    if html is not None:
+        say(f"\npage: {html}")
+
+
+def pack_rows(
+    study: StudyArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A parquet file.")],
+    out: OutOption = None,
+    set_: SetOption = None,
+    blocks: BlocksOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Gather a study's finished trainings, those that ship included, in one parquet file.
+
+    Examples:
+      lab transfer pack transfer lab/transfer/known/transfer.parquet
+    """
+    from lab.transfer.pieces import load
+    from lab.transfer.rows import pack
+    from lab.transfer.show import rows_of
+
+    known = known_blocks(blocks)
+    asked = load(study, set_ or (), known)
+    frame, wanted = rows_of(asked, _folder(asked, out), known)
+    pack(frame, file)
+    if json:
+        emit({"file": str(file), "rows": frame.height, "asked": wanted})
+    else:
+        say(f"{file}: {frame.height:,} of {plural(wanted, 'training')}")
+
+
+def _folder(study: Study, out: Path | None) -> Path:
+    return Path("runs", study.name) if out is None else out
 
 
 def _begin(folder: Path, study: Study) -> None:

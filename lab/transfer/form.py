@@ -1,4 +1,4 @@
-"""The form of a transfer study: ``kind: transfer``; what several keys mean together is ``lab.transfer.pieces``'s."""
+"""The form of a transfer study, ``kind: transfer``. What keys mean together is checked in ``pieces``."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Study(_Part):
 
     recipe: the question whose answer is tested; its schedules are named by their labels. baseline: the label
     that ``match`` makes the others equal to, at every size. mup: base width of maximal update
-    parametrisation, null without. data: prepared tokens of bytes (a folder, or ``corpus``); length: tokens of a
-    row, batch: rows of a step. tokens: how many are learned from, rising; one constant phase serves them all,
-    and each count has its own decay at its end, within the count. warmup: steps, the same for all; decay: share
-    of each count. scored: bytes of held-out text that a model is scored on, from its beginning.
+    parametrisation, null without. data: prepared tokens of bytes (a folder, or ``corpus``); length: tokens of
+    a row, batch: rows of a step. tokens: how many are learned from, rising; one constant phase serves them
+    all, and each count has its own decay at its end, within the count. warmup: steps, the same for all;
+    decay: share of each count. scored: bytes of held-out text that a model is scored on, from its start.
     """
 
     kind: Literal["transfer"]
     name: Word
     recipe: Text
-    schedules: Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    schedules: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
     baseline: Text
     match: MatchPart
     sizes: Annotated[dict[Word, SizePart], Field(min_length=1)]

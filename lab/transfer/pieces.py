@@ -24,7 +24,7 @@ from sweeps import recipe as recipes
 from sweeps import yamlmarks
 from sweeps.form import Recipe
 from sweeps.form import ShapePart as RecipeShape
-from sweeps.space import Candidate, SpaceError, candidates
+from sweeps.space import Candidate, SpaceError, candidates, grid, label_of
 from sweeps.written import WrittenError, fill, read
 
 __all__ = [
@@ -43,6 +43,8 @@ __all__ = [
 SHIPPED = Path(__file__).parent / "studies"
 VOCAB = 257
 """Bytes, and the end of a document."""
+FEWEST = 3
+"""Schedules of a study."""
 NEVER = 1_000_000_000
 SAVE_EVERY = 50
 
@@ -100,8 +102,8 @@ class Piece:
 def row_key(spec: Spec, scored: int) -> str:
     """Hash of all that a study asks for in one training.
 
-    What only says how it is computed stays out, and so does what stands at its default: a key that the form of
-    specifications gets one day does not make finished rows strangers.
+    What only says how it is computed stays out, and so does what stands at its default: a key that the form
+    of specifications gets one day does not make finished rows strangers.
     """
     plain = spec.model_dump(mode="json", exclude_defaults=True)
     for name in FREE:
@@ -162,6 +164,8 @@ def _problems(study: Study, blocks: Blocks) -> Iterator[Problem]:
     for tokens in study.tokens:
         if tokens % step:
             yield ("tokens",), f"holds {tokens:,}; it must be a multiple of a step, batch x length = {step:,}"
+    if len(set(study.schedules)) < len(study.schedules):
+        yield ("schedules",), "names one of them twice"
     if list(study.tokens) != sorted(set(study.tokens)):
         yield ("tokens",), "must rise from one to the next"
     if branch_step(study, study.tokens[0]) < study.warmup:
@@ -173,6 +177,17 @@ def _problems(study: Study, blocks: Blocks) -> Iterator[Problem]:
         recipe = recipes.load(study.recipe, blocks=blocks)
     except recipes.RecipeError as exc:
         yield ("recipe",), str(exc)
+        return
+    if len(set(study.schedules)) < FEWEST:
+        yield ("schedules",), f"holds {len(set(study.schedules))}; a rank correlation takes {FEWEST} or more"
+        return
+    labels = list(recipe.schedules or (label_of(recipe, choices) for choices in grid(recipe)))
+    if unknown := [label for label in study.schedules if label not in labels]:
+        names = f"{unknown[0]!r}, and the recipe {study.recipe} has no schedule of that name"
+        yield ("schedules",), f"holds {names}{suggest(unknown[0], labels)}"
+        return
+    if study.baseline not in study.schedules:
+        yield ("baseline",), f"is {study.baseline!r}; it must be one of schedules"
         return
     for name, size in study.sizes.items():
         try:
@@ -195,20 +210,17 @@ def at_size(study: Study, recipe: Recipe, size: SizePart, blocks: Blocks = BLOCK
         changed["schedules"] = {k: v for k, v in recipe.schedules.items() if k in study.schedules}
     found = {one.label: one for one in candidates(recipe.model_copy(update=changed), blocks)}
     merged = {other: label for label, one in found.items() for other in one.also}
-    for label in (*study.schedules, study.baseline):
+    for label in study.schedules:
         if label in merged:
             raise StudyError(
                 f"{label} is the same model as {merged[label]} at depth {size.depth}; leave one out of "
                 "schedules, or change the depth"
             )
-        if label not in found:
-            known = ", ".join(recipe.schedules or found)
-            raise StudyError(f"the recipe {study.recipe} has no schedule {label!r}; it has {known}")
     return {label: found[label] for label in study.schedules}
 
 
 def pieces(study: Study, blocks: Blocks = BLOCKS) -> list[Piece]:
-    """All of them, so ordered that what is done of a study covers all schedules: seed by seed, small first."""
+    """All of them, so ordered that what is done covers all schedules: seed by seed, small sizes first."""
     recipe = recipes.load(study.recipe, blocks=blocks)
     sizes = {name: at_size(study, recipe, size, blocks) for name, size in study.sizes.items()}
     return [

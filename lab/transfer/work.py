@@ -1,11 +1,11 @@
-"""Train what a study asks for and is not there yet, piece by piece; any number of processes may share a folder.
+"""Train what a study asks for and is not there yet, piece by piece; processes may share a folder.
 
     runs/NAME/study.yaml        the study as it is run
              rows/*.parquet     a row per finished training
              pieces/KEY/        of a piece under way: its trunk (the longest training), a branch, a lock
 
-A process works at one piece at a time, which it locks; it goes where it was left after a kill, by the checkpoints
-of ``lab.train``. A finished training leaves its row alone.
+A process works at one piece at a time, which it locks. After a kill it goes on by the checkpoints of
+``lab.train``. A finished training leaves nothing but its row.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Worker:
 
 
 def _scored(spec: Spec, limit: int, model: Path | None, blocks: Blocks) -> tuple[float, int]:
-    """Bits per byte of the first ``limit`` held-out bytes, and how many there are; without a model by luck."""
+    """Bits per byte of the first ``limit`` held-out bytes, and their number; without a model by luck."""
     (source,) = source_of(spec, open_tokenizer(spec.data.tokenizer), None, None)
     text = source.whole(limit)
     if model is None:

@@ -32,15 +32,17 @@ def below(group: Any, name: str = "") -> dict[str, Any]:
 
 COMMANDS = below(get_command(app))
 DATA = ("prepare", "tokenizer", "show")
+TRANSFER = ("run", "show", "pack")
 GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "recipe")
 
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
         "sweep worker status plan validate score describe blocks tasks sample report dashboard "
-        "compare mup train pack calibrate doctor bench eval genesis data scale generate"
+        "compare mup train pack calibrate doctor bench eval genesis data transfer scale generate"
     )
     groups = {f"genesis {word}" for word in GENESIS} | {f"data {word}" for word in DATA}
+    groups |= {f"transfer {word}" for word in TRANSFER}
     assert set(COMMANDS) == {*wanted.split(), *groups}
 
 
