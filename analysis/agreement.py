@@ -54,6 +54,7 @@ __all__ = [
     "Ties",
     "agreement",
     "chosen",
+    "redrawn_signs",
     "repeat",
     "resample",
     "signs",

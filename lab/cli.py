@@ -46,6 +46,7 @@ from lab.status import status
 from lab.sweep import pack, sweep
 from lab.terminal import note
 from lab.train.command import train
+from lab.transfer.commands import pack_rows, run_study, show_study
 from lab.worker import worker
 
 __all__ = ["app", "main", "run"]
@@ -65,6 +66,7 @@ app = typer.Typer(
     add_completion=False,
 )
 genesis = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+transfer = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 data = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
@@ -109,6 +111,16 @@ for _command in (info, logits, generate, chat, verify, audit, race, pace, recipe
 for _command in (prepare, tokenizer, show):
     _add(_command, data)
 
+_add(run_study, transfer, "run")
+_add(show_study, transfer, "show")
+_add(pack_rows, transfer, "pack")
+
+app.add_typer(
+    transfer,
+    name="transfer",
+    help="Does the verdict transfer? Synthetic scores held against language models of the same schedules.",
+    epilog="\b\nExamples:\n  lab transfer run transfer --time 110m\n  lab transfer run --help",
+)
 app.add_typer(
     data,
     name="data",

@@ -65,6 +65,7 @@ PAGES = [
     "docs/mup.md",
     "docs/spread.md",
     "docs/train.md",
+    "docs/transfer.md",
     "docs/trust.md",
     "benchmarks/README.md",
     "sweeps/known/README.md",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,9 @@ class Begun:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a training came to. state: ``finished``, or ``stopped`` by a signal after saving.
+    """What a training came to. state: ``finished``, or ``stopped``, by a signal or ``pause``, and saved.
+
+    code: the exit code that a signal asks for, else 0.
 
     bits, bigram, xz: bits per byte of all held-out text that is scored, by the model (the average where one
     is kept), a bigram of bytes fitted on the training text, and ``xz -9``; None before the end.
@@ -103,24 +105,29 @@ def train(
     blocks: Blocks = BLOCKS,
     peak: float | None = None,
     feed: Feed | None = None,
+    branch: Path | None = None,
+    pause: Callable[[int], bool] = lambda step: False,
 ) -> Ended:
     """Train ``spec`` in ``folder``, or go on where it stopped, with all processes that torchrun started.
 
     peak: FLOP/s of one process; None to measure. feed: what is read; None to open what the specification
-    names. Raises the errors of ``lab.train`` and of what it opens, and Diverged.
+    names. branch: a checkpoint of another training to go on from, where the folder has none of its own; it is
+    the caller's to know that the two are alike up to there. pause: asked before every step with the number of
+    steps done; where it says so, the training is saved and left. Raises the errors of ``lab.train`` and of
+    what it opens, and Diverged.
     """
     with ExitStack() as stack:
         together = stack.enter_context(crew())
         feed = open_feed(spec) if feed is None else feed
-        kernel = _kernel(spec, together.device)
-        begun = checkpoints.latest(folder / CHECKPOINTS) is not None
-        start = None if begun else _start(spec, blocks)
+        kernel = kernel_of(spec, together.device)
+        last = checkpoints.latest(folder / CHECKPOINTS) or branch
+        start = None if last else _start(spec, blocks)
         if together.leads:
             folders.check(folder, spec.model_dump(mode="json"), _stored(folder, blocks), feed.digests)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(folders.locked(folder))
         together.wait()
-        return _train(spec, folder, listener, blocks, peak, feed, kernel, together, start)
+        return _train(spec, folder, listener, blocks, peak, feed, kernel, together, start, branch, pause)
 
 
 def _train(
@@ -133,6 +140,8 @@ def _train(
     kernel: Kernel,
     crew: Crew,
     start: Mapping[str, Tensor] | None,
+    branch: Path | None,
+    pause: Callable[[int], bool],
 ) -> Ended:
     precision = torch.autocast(crew.device.type, torch.bfloat16, enabled=spec.train.precision == "bf16")
     rate = matmul_rate(crew.device, precision) if peak is None else peak
@@ -142,7 +151,7 @@ def _train(
         checkpoints.clear(kept)
     crew.wait()
     trainer = Trainer(spec, feed.source, feed.held_out, crew, kernel, blocks, rate, start)
-    if (last := checkpoints.latest(kept)) is not None:
+    if (last := checkpoints.latest(kept) or branch) is not None:
         trainer.restore(last)
     begun = Begun(
         folder=folder,
@@ -165,22 +174,22 @@ def _train(
             listener.step(step, spec.train.steps)
 
     with Ending() as ending:
-        finished = trainer.run(kept, told, ending)
-    return _end(trainer, folder, feed, blocks, ending.code if not finished else 0)
+        finished = trainer.run(kept, told, lambda: ending() or pause(trainer.progress.step))
+    return _end(trainer, folder, feed, blocks, finished, 0 if ending.asked is None else ending.code)
 
 
-def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, code: int) -> Ended:
+def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: bool, code: int) -> Ended:
     """Score and write what a finished training leaves. All processes call it."""
     spec, progress, crew = trainer.spec, trainer.progress, trainer.crew
     bits = bigram = xz = None
-    if not code:
+    if finished:
         bits = trainer.score(list(range(feed.held_out.count)))
         weights = trainer.weights()
         if crew.leads:
             _write_model(weights, spec, folder / MODEL, blocks)
             bigram, xz = bigram_bits(feed.train_text(), feed.held_out.text), xz_bits(feed.held_out.text)
     return Ended(
-        state="stopped" if code else "finished",
+        state="finished" if finished else "stopped",
         folder=folder,
         step=progress.step,
         steps=spec.train.steps,
@@ -191,7 +200,7 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, code: int) 
         bits=bits,
         bigram=bigram,
         xz=xz,
-        code=code,
+        code=0 if finished else code,
     )
 
 

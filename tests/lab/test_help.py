@@ -33,14 +33,16 @@ def below(group: Any, name: str = "") -> dict[str, Any]:
 COMMANDS = below(get_command(app))
 DATA = ("prepare", "tokenizer", "show")
 GENESIS = ("info", "logits", "generate", "chat", "verify", "audit", "race", "pace", "recipe")
+TRANSFER = ("run", "show", "pack")
 
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
         "sweep worker status plan validate score describe blocks tasks sample report dashboard "
-        "compare mup train pack calibrate doctor bench eval genesis data scale generate export chat"
+        "compare mup train pack calibrate doctor bench eval genesis data transfer scale generate export chat"
     )
     groups = {f"genesis {word}" for word in GENESIS} | {f"data {word}" for word in DATA}
+    groups |= {f"transfer {word}" for word in TRANSFER}
     assert set(COMMANDS) == {*wanted.split(), *groups}
 
 
