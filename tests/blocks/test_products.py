@@ -26,7 +26,7 @@ def test_a_linear_layer_is_pytorchs_with_and_without_gradients(sizes: tuple[int,
     assert not got.requires_grad
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(96, 160), (160, 96), (129, 1)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(96, 160), (160, 96), (129, 1), (450, 600)])
 @pytest.mark.parametrize("strided", [False, True])
 def test_large_float32_products_and_their_gradients_round_as_float32_does(
     inputs: int, outputs: int, strided: bool
