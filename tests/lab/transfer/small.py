@@ -61,13 +61,15 @@ def write_study(folder: Path, data: Path, steps: tuple[int, int] = (8, 16)) -> P
 
 
 def worker_of(
-    study: Study, folder: Path, out_of_time: Callable[[], bool] = lambda: False, packs: tuple[Path, ...] = ()
+    study: Study,
+    folder: Path,
+    out_of_time: Callable[[], bool] = lambda: False,
+    packs: tuple[Path, ...] = (),
+    listener: Silent | None = None,
 ) -> Worker:
     torch.set_num_threads(1)
-    spec = pieces(study)[0].spec(study.tokens[0])
-    return Worker(
-        folder, made_by(study, spec, "these sources"), Silent(), packs, out_of_time, 1e9, dict(BLOCKS)
-    )
+    made = made_by(study, pieces(study)[0].spec(study.tokens[0]), "these sources")
+    return Worker(folder, made, listener or Silent(), packs, out_of_time, 1e9, dict(BLOCKS))
 
 
 def measured(folder: Path) -> pl.DataFrame:
