@@ -58,12 +58,15 @@ def test_tau_is_that_of_scipy_for_the_score_and_for_every_plain_predictor():
         scores, bits = rng.permutation(8) / 10, 2 + rng.permutation(8) / 10
         found = transfer(frame_of(bits), verdict_of(scores), LABELS, 32, draws=50)
         assert found.overall and found.complete
-        want = {SCORE: kendalltau(scores, -bits)[0], "more full layers": kendalltau(FULL, -bits)[0]}
+        want = {
+            SCORE: float(kendalltau(scores, -bits).statistic),
+            "more full layers": float(kendalltau(FULL, -bits).statistic),
+        }
         for about in (found.overall, *(one for one in found.against if one.among == "all")):
             taus = {held.predictor: held for held in about.held}
             assert {name: taus[name].tau for name in want} == pytest.approx(want)
             plain = taus["more full layers"]
-            between = kendalltau(scores, FULL)[0]
+            between = float(kendalltau(scores, FULL).statistic)
             left = (want[SCORE] - between * plain.tau) / np.sqrt((1 - between**2) * (1 - plain.tau**2))
             assert plain.ahead == pytest.approx(want[SCORE] - plain.tau)
             assert plain.partial == pytest.approx(left)

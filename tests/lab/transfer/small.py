@@ -61,11 +61,15 @@ def write_study(folder: Path, data: Path, steps: tuple[int, int] = (8, 16)) -> P
 
 
 def worker_of(
-    study: Study, folder: Path, out_of_time: Callable[[], bool] = lambda: False, packs: tuple[Path, ...] = ()
+    study: Study,
+    folder: Path,
+    out_of_time: Callable[[], bool] = lambda: False,
+    packs: tuple[Path, ...] = (),
+    listener: Silent | None = None,
 ) -> Worker:
     torch.set_num_threads(1)
     made = made_by(study, pieces(study), "these sources")
-    return Worker(folder, made, Silent(), packs, out_of_time, 1e9, dict(BLOCKS))
+    return Worker(folder, made, listener or Silent(), packs, out_of_time, 1e9, dict(BLOCKS))
 
 
 def measured(folder: Path) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from lab.train.run import train
 from lab.transfer import rows
 from lab.transfer.form import Study
 from lab.transfer.pieces import branch_step, pieces
-from lab.transfer.work import Left
+from lab.transfer.work import Counted, Left
 from tests.lab.transfer.small import Silent, load_study, measured, worker_of, write_study
 
 ROOT = Path(__file__).parents[3]
@@ -67,9 +67,7 @@ def test_stopped_by_time_at_any_step_a_study_ends_with_the_same_rows(study: Stud
         asked = rng.randrange(10, 24)
         ticks = iter(range(asked))
         try:
-            worker_of(study, tmp_path / "pieces", lambda ticks=ticks: next(ticks, None) is None).run(
-                pieces(study)
-            )
+            worker_of(study, tmp_path / "pieces", lambda ticks=ticks: next(ticks, None) is None).run(todo)
             break
         except Left as left:
             assert left.code == 0
@@ -84,19 +82,20 @@ def test_what_is_stored_is_never_trained_again_and_what_another_is_at_is_left_al
     study: Study, tmp_path: Path
 ) -> None:
     todo, folder = pieces(study), tmp_path / "run"
-    one, worker = todo[0], worker_of(study, folder)
+    told, told_again = Silent(), Silent()
+    worker = worker_of(study, folder, listener=told)
     worker.run(todo[:1])
-    assert worker.count(todo) == type(worker.count(todo))(2, 6)
+    assert worker.count(todo) == Counted(2, 6)
     packed = tmp_path / "pack.parquet"
     rows.pack(rows.read(folder), packed)
-    again = worker_of(study, tmp_path / "other", packs=(packed,))
+    again = worker_of(study, tmp_path / "other", packs=(packed,), listener=told_again)
     again.run(todo[:1])
-    assert again.listener.rows == [] and again.count(todo).done == 2
+    assert told_again.rows == [] and again.count(todo).done == 2
     place = folder / "pieces" / f"{todo[1].key}-{worker.made}"
     place.mkdir(parents=True)
     with locked(place):
         worker.run(todo[:2])
-    assert {row["label"] for row in worker.listener.rows} == {one.label}
+    assert {row["label"] for row in told.rows} == {todo[0].label}
 
 
 def test_a_training_that_diverges_counts_as_a_uniform_guess(data: Path, tmp_path: Path) -> None:
