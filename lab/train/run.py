@@ -119,7 +119,7 @@ def train(
     with ExitStack() as stack:
         together = stack.enter_context(crew())
         feed = open_feed(spec) if feed is None else feed
-        kernel = kernel_of(spec, together.device)
+        kernel = _kernel(spec, together.device)
         last = checkpoints.latest(folder / CHECKPOINTS) or branch
         start = None if last else _start(spec, blocks)
         if together.leads:

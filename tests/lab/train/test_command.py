@@ -136,7 +136,6 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence_and_nothing_is_written(
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of parts of torch
 def test_without_a_cpp_compiler_compiling_is_refused_in_a_sentence(
     spec: Path, lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
