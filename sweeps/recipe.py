@@ -7,11 +7,11 @@ from pathlib import Path as File
 
 from blocks import BLOCKS
 from blocks.base import Block
-from blocks.notation import suggest
 from sweeps.bounds import FORM
 from sweeps.check import problems
 from sweeps.form import Recipe
 from sweeps.written import Path, WrittenError, fill, read
+from sweeps.written import find as find_file
 
 __all__ = ["Recipe", "RecipeError", "find", "load", "shipped"]
 
@@ -29,22 +29,10 @@ def shipped() -> dict[str, File]:
 
 def find(name: str | File) -> File:
     """The file of a recipe: ``name`` as a path, else the shipped recipe of that name (``.yaml`` or not)."""
-    path = File(name)
-    known = shipped()
     try:
-        if path.is_file():
-            return path
-        if str(name).removesuffix(".yaml") in known:
-            return known[str(name).removesuffix(".yaml")]
-        if path.is_dir():
-            raise RecipeError(f"{name}: this is a directory; a recipe is a YAML file")
-        if path.exists():
-            raise RecipeError(f"{name}: this is no ordinary file; a recipe is a YAML file")
-    except (OSError, ValueError) as exc:
-        if isinstance(exc, RecipeError):
-            raise
-        raise RecipeError(f"{str(name)!r}: this is no path of a recipe ({exc})") from None
-    raise RecipeError(f"{name}: no such file, and no shipped recipe of that name{suggest(path.stem, known)}")
+        return find_file(name, shipped(), "recipe")
+    except WrittenError as exc:
+        raise RecipeError(str(exc)) from None
 
 
 def load(

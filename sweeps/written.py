@@ -10,6 +10,7 @@ import copy
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as File
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from blocks.notation import suggest
 from sweeps import yamlmarks
 
-__all__ = ["Path", "Special", "Written", "WrittenError", "fill", "read"]
+__all__ = ["Path", "Special", "Written", "WrittenError", "fill", "find", "read"]
 
 Path = tuple[Any, ...]
 Special = Callable[[Path, str, str], str | None]
@@ -28,6 +29,26 @@ Form = TypeVar("Form", bound=BaseModel)
 
 class WrittenError(ValueError):
     """What was written is no YAML, no mapping, or does not fit the form. One line per problem."""
+
+
+def find(name: str | File, known: Mapping[str, File], what: str) -> File:
+    """The file ``name``, else what ships under that name (``.yaml`` or not). Raises WrittenError.
+
+    what: how errors call it, such as "recipe".
+    """
+    path, stem = File(name), str(name).removesuffix(".yaml")
+    try:
+        if path.is_file():
+            return path
+        if stem in known:
+            return known[stem]
+        kind = "directory" if path.is_dir() else "no ordinary file" if path.exists() else None
+    except (OSError, ValueError) as exc:
+        raise WrittenError(f"{str(name)!r}: this is no path of a {what} ({exc})") from None
+    if kind:
+        article = "" if kind.startswith("no ") else "a "
+        raise WrittenError(f"{name}: this is {article}{kind}; a {what} is a YAML file")
+    raise WrittenError(f"{name}: no such file, and no shipped {what} of that name{suggest(path.stem, known)}")
 
 
 @dataclass(frozen=True)

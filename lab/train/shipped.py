@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from blocks import BLOCKS
-from blocks.notation import suggest
 from lab.model.form import Spec
 from lab.model.spec import Blocks, SpecError
 from lab.model.spec import load as load_file
+from sweeps import written
 
 __all__ = ["find", "load", "shipped"]
 
@@ -23,18 +23,10 @@ def shipped() -> dict[str, Path]:
 
 def find(name: str) -> Path:
     """The file of a specification: ``name`` as a path, else a shipped one. Raises SpecError."""
-    path, known = Path(name), shipped()
-    if path.is_file():
-        return path
-    if name.removesuffix(".yaml") in known:
-        return known[name.removesuffix(".yaml")]
-    if path.is_dir():
-        raise SpecError(f"{name}: this is a directory; a specification is a YAML file")
-    if path.exists():
-        raise SpecError(f"{name}: this is no ordinary file; a specification is a YAML file")
-    raise SpecError(
-        f"{name}: no such file, and no shipped specification of that name{suggest(path.stem, known)}"
-    )
+    try:
+        return written.find(name, shipped(), "specification")
+    except written.WrittenError as exc:
+        raise SpecError(str(exc)) from None
 
 
 def load(name: str, overrides: Iterable[str] = (), blocks: Blocks = BLOCKS) -> Spec:

@@ -26,6 +26,7 @@ from sweeps.form import Recipe
 from sweeps.form import ShapePart as RecipeShape
 from sweeps.space import Candidate, SpaceError, candidates, grid, label_of
 from sweeps.written import WrittenError, fill, read
+from sweeps.written import find as find_file
 
 __all__ = [
     "Piece",
@@ -126,14 +127,10 @@ def shipped() -> dict[str, Path]:
 
 def find(name: str) -> Path:
     """The file of a study: ``name`` as a path, else a shipped one. Raises StudyError."""
-    path, known = Path(name), shipped()
-    if path.is_file():
-        return path
-    if name.removesuffix(".yaml") in known:
-        return known[name.removesuffix(".yaml")]
-    if path.exists():
-        raise StudyError(f"{name}: this is no ordinary file; a transfer study is a YAML file")
-    raise StudyError(f"{name}: no such file, and no shipped study of that name{suggest(path.stem, known)}")
+    try:
+        return find_file(name, shipped(), "transfer study")
+    except WrittenError as exc:
+        raise StudyError(str(exc)) from None
 
 
 def load(name: str, overrides: Iterable[str] = (), blocks: Blocks = BLOCKS) -> Study:

@@ -111,6 +111,6 @@ def test_two_names_of_one_model_are_refused(data: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
-    for name, word in (("transfr", "did you mean 'transfer'"), (str(tmp_path), "no ordinary file")):
+    for name, word in (("transfr", "did you mean 'transfer'"), (str(tmp_path), "this is a directory")):
         with pytest.raises(StudyError, match=word):
             load(name)
