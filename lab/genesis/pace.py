@@ -153,7 +153,7 @@ def _ours(spec: Spec, rows: int, blocks: Blocks, clock: Clock) -> Work:
     length, vocab = spec.data.length, spec.model.vocab
     nothing = HeldOut(np.zeros(0, np.int64), None, vocab, length, b"")
     source, alone = _Random(vocab, length), Crew(0, 1, CPU)
-    trainer = Trainer(spec, source, nothing, alone, kernel_of(spec, CPU), blocks, PEAK)
+    trainer = Trainer(spec, source, nothing, alone, kernel_of(spec), blocks, PEAK)
     return _timed(trainer.step, clock)
 
 

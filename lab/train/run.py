@@ -16,7 +16,6 @@ from torch import Tensor
 
 from blocks import BLOCKS
 from blocks.base import Kernel
-from blocks.kernels.layers import NARROW
 from blocks.kernels.native import KernelError, library
 from lab.model.form import Spec
 from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, write_model
@@ -31,7 +30,7 @@ from lab.train.parallel import Crew, crew
 from lab.train.signals import Ending
 from sweeps.begin import timestamp
 from sweeps.files import TEMPORARY, json_of, text_of, write_text
-from sweeps.run import chosen_kernel, versions
+from sweeps.run import versions
 
 __all__ = ["Begun", "Ended", "Listener", "kernel_of", "train"]
 
@@ -86,16 +85,13 @@ class Listener(Protocol):
     def step(self, step: Step, steps: int) -> None: ...
 
 
-def kernel_of(spec: Spec, device: torch.device) -> Kernel:
-    """What ``train.kernel`` stands for here: ``auto`` is C on a CPU with a C compiler, else torch.
+def kernel_of(spec: Spec) -> Kernel:
+    """What ``train.kernel`` stands for: ``auto`` is torch.
 
-    It is torch also for models wider than the C kernels take whole: each of theirs is one thread's, and
-    attention by them takes twice the time of torch's form.
+    A step of a language model has thousands of tokens, over which torch's forms take half the time of the C
+    kernels even where these take whole layers; sweeps, whose steps are short, choose otherwise.
     """
-    wide = spec.model.shape.dim > NARROW
-    if spec.train.kernel == "auto" and (device.type != "cpu" or spec.train.compile or wide):
-        return "torch"
-    return chosen_kernel(spec.train.kernel)
+    return "torch" if spec.train.kernel == "auto" else spec.train.kernel
 
 
 def train(
@@ -211,7 +207,7 @@ def _kernel(spec: Spec, device: torch.device) -> Kernel:
             "train.compile is true, and torch.compile needs a C++ compiler, which is not found here; "
             "install one (apt install g++), name it in CXX, or set train.compile=false"
         )
-    kernel = kernel_of(spec, device)
+    kernel = kernel_of(spec)
     if kernel == "c":
         if device.type != "cpu":
             raise TrainError("train.kernel is c, which runs on CPUs alone; set train.kernel=torch or auto")

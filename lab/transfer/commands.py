@@ -76,7 +76,7 @@ def run_study(
         teller = _Teller(progress)
         worker = Worker(
             folder=folder,
-            made=made_by(asked, todo, code_hash(blocks)),
+            made=made_by(todo[0], code_hash(blocks)),
             listener=teller,
             packs=(rows.KNOWN / f"{asked.name}.parquet",),
             out_of_time=lambda: end is not None and time.monotonic() >= end,

@@ -35,7 +35,6 @@ from lab.train.folder import CHECKPOINTS, MODEL, FolderError, Step, locked, step
 from lab.train.loop import Diverged
 from lab.train.run import Begun, Ended, kernel_of, train
 from lab.transfer import rows
-from lab.transfer.form import Study
 from lab.transfer.pieces import Blocks, Piece, branch_step, row_key
 from sweeps.match import costs
 from sweeps.run import versions
@@ -69,14 +68,13 @@ class Counted:
     asked: int
 
 
-def made_by(study: Study, todo: Sequence[Piece], code: str) -> str:
-    """Hash of what a row hangs on beside what is asked for: sources and torch (``code``), kernels, data.
+def made_by(piece: Piece, code: str) -> str:
+    """Hash of what a row hangs on beside what is asked for: sources and torch (``code``), kernel, data.
 
-    todo: all pieces of the study, as each width has its own kernel.
+    piece: any one of the study, all of which have kernel and data in common.
     """
-    specs = [piece.spec(study.tokens[0]) for piece in todo]
-    kernels = sorted({f"{spec.model.shape.dim} {kernel_of(spec, CPU)}" for spec in specs})
-    parts = [code, *kernels, open_tokens(study.data).digest]
+    study = piece.study
+    parts = [code, kernel_of(piece.spec(study.tokens[0])), open_tokens(study.data).digest]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -220,7 +218,7 @@ class Worker:
             "bits": bits,
             "scored": size,
             "seconds": logged[-1].seconds if logged else 0.0,
-            "kernel": kernel_of(spec, CPU),
+            "kernel": kernel_of(spec),
             "torch": versions()["torch"],
             "machine": versions()["machine"],
         }
@@ -234,6 +232,6 @@ def _scored(spec: Spec, limit: int, model: Path | None, blocks: Blocks) -> tuple
     text = source.whole(limit)
     if model is None:
         return len(text.ids) * math.log2(spec.model.vocab) / text.size, text.size
-    opened, _ = read_model(model, kernel_of(spec, CPU), blocks)
+    opened, _ = read_model(model, kernel_of(spec), blocks)
     losses = score(opened, text, Windows(spec.data.length, spec.data.length))
     return bits_per_byte(float(losses.nats.sum()), text.size), text.size

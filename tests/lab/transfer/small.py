@@ -68,7 +68,7 @@ def worker_of(
     listener: Silent | None = None,
 ) -> Worker:
     torch.set_num_threads(1)
-    made = made_by(study, pieces(study), "these sources")
+    made = made_by(pieces(study)[0], "these sources")
     return Worker(folder, made, listener or Silent(), packs, out_of_time, 1e9, dict(BLOCKS))
 
 
