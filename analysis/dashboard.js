@@ -155,8 +155,7 @@ function sift() {
 
 function draw(element, text, keys) {
   const figure = JSON.parse(text);
-  if (figure.data.length && figure.data[0].type === "heatmap") cut(figure, keys);
-  else if (keys) only(figure, keys);
+  if (keys) only(figure, keys);
   onAxis(figure, element.id);
   const chooser = find(`select[data-axis-of="${element.id}"]`);
   figure.layout.uirevision = KEEP + (chooser ? chooser.value : "");
@@ -192,34 +191,6 @@ function only(figure, keys) {
     if (trace.line && trace.line.width === 1) trace.line = { color: trace.meta.colour, width: 2 };
   }
   for (const one of figure.layout.annotations || []) if (one.name) one.visible = keys.has(one.name);
-}
-
-// The rows of these schedules and the columns of the tasks that are on; ceiling and chance stay.
-function cut(figure, keys) {
-  const [shade, text] = figure.data;
-  const axis = figure.layout.yaxis;
-  const all = new Set(known.state.schedules.map((one) => one.key));
-  const of = (row) => shade.customdata[row][0];
-  const rows = axis.tickvals.filter((row) => !keys || keys.has(of(row)) || !all.has(of(row)));
-  const columns = shade.x.map((_, at) => at).filter((at) => !off.tasks.has(known.state.tasks[at]));
-  const spots = rows.flatMap((row, y) => columns.map((x) => [row * shade.x.length + x, x, y]));
-  const pick = (matrix) => rows.map((row) => columns.map((x) => matrix[row][x]));
-  const names = shade.x;
-  Object.assign(text, {
-    x: spots.map(([, x]) => names[x]),
-    y: spots.map(([, , y]) => y),
-    text: spots.map(([at]) => text.text[at]),
-    textfont: { ...text.textfont, color: spots.map(([at]) => text.textfont.color[at]) },
-  });
-  Object.assign(shade, {
-    z: pick(shade.z), text: pick(shade.text), customdata: pick(shade.customdata),
-    x: columns.map((x) => names[x]), y: rows.map((_, y) => y),
-  });
-  const last = (figure.layout.shapes || [])[1];
-  if (last) last.y0 = last.y1 = rows.length - 1.5;
-  figure.layout.height -= 34 * (axis.tickvals.length - rows.length);
-  axis.ticktext = rows.map((row) => axis.ticktext[row]);
-  axis.tickvals = rows.map((_, y) => y);
 }
 
 // -- time and keys

@@ -18,9 +18,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from analysis.stats import Ranking
 from analysis.tables import Board, natural, one_number
-from analysis.words import value_text
 
 __all__ = [
     "DASHES",
@@ -29,13 +27,14 @@ __all__ = [
     "LISTED",
     "NAMED",
     "ROLE_COLOURS",
+    "as_hex",
     "brief",
     "by_position",
     "colours",
     "faint",
-    "heatmap",
     "learning_curve",
     "level",
+    "mix",
     "room",
     "safe",
     "styled",
@@ -55,84 +54,15 @@ NAMED = 8
 """Labels drawn in colour in the curves; the rest of a long ranking is grey."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROLE_COLOURS = {"linear": "#56b4e9", "window": "#009e73", "full": "#d55e00", "none": "#8a8f98"}
-HEAT = ((38, 52, 100), (124, 123, 120), (243, 220, 75))
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour per label: a ramp when the labels differ in one number, else a palette."""
     order = sorted(labels, key=natural)
     if one_number(order):
-        return {label: _hex(_mix(RAMP, place / (len(order) - 1))) for place, label in enumerate(order)}
+        return {label: as_hex(mix(RAMP, place / (len(order) - 1))) for place, label in enumerate(order)}
     palette = (*OKABE_ITO, *FURTHER)
     return {label: palette[place % len(palette)] for place, label in enumerate(order)}
-
-
-def heatmap(ranking: Ranking) -> go.Figure:
-    """Candidates (best on top) by tasks, between a row of the possible (ceiling) and one of luck (chance).
-
-    The text is the score. The colour is where it stands between chance and ceiling of its task, so columns
-    compare; for steps it is the share of the budget that was not needed.
-    """
-    tasks = ranking.tasks
-    names = [brief(row.label) for row in ranking.rows]
-    whole = [safe(row.label) for row in ranking.rows]
-    values = [[row.tasks[task.task].mean for task in tasks] for row in ranking.rows]
-    columns = [safe(task.task).replace("_", "<br>") for task in tasks]
-    top, bottom = _ends(ranking)
-    if ranking.score == "steps":
-        shade = [
-            [1 - v / worst if worst else 0.0 for v, worst in zip(row, bottom, strict=True)] for row in values
-        ]
-        names, whole = [*names, "budget"], [*whole, "budget"]
-        values, shade = [*values, bottom], [*shade, [0.0] * len(tasks)]
-    else:
-        shade = [[_place(v, *end) for v, *end in zip(row, bottom, top, strict=True)] for row in values]
-        names, whole = ["ceiling", *names, "chance"], ["ceiling", *whole, "chance"]
-        values = [top, *values, bottom]
-        shade = [[1.0] * len(tasks), *shade, [0.0] * len(tasks)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=shade,
-            x=columns,
-            y=list(range(len(names))),
-            text=[[value_text(ranking, value) for value in row] for row in values],
-            customdata=[[name] * len(tasks) for name in whole],
-            hovertemplate="%{customdata}, %{x}: %{text}<extra></extra>",
-            zmin=0,
-            zmax=1,
-            colorscale=[[0.5 * place, _hex(colour)] for place, colour in enumerate(HEAT)],
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
-    )
-    spots = [(x, y) for y in range(len(names)) for x in range(len(tasks))]
-    figure.add_trace(
-        go.Scatter(
-            x=[columns[x] for x, _ in spots],
-            y=[y for _, y in spots],
-            text=[value_text(ranking, values[y][x]) for x, y in spots],
-            textfont={"color": [_readable(shade[y][x]) for x, y in spots], "size": 13},
-            mode="text",
-            hoverinfo="skip",
-        )
-    )
-    figure.update_xaxes(type="category", side="top", showgrid=False)
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        autorange="reversed",
-        showgrid=False,
-        zeroline=False,
-    )
-    if ranking.score != "steps":
-        for edge in (0.5, len(names) - 1.5):
-            figure.add_hline(y=edge, line={"color": INK, "width": 1.5})
-    # The button that keeps a figure stands in the corner above the last column's name.
-    top = 36 + 17 * max(column.count("<br>") + 1 for column in columns)
-    styled(figure, height=top + 44 + 34 * len(names))
-    return figure.update_layout(margin_t=top)
 
 
 def learning_curve(data: pl.DataFrame, ranked: Board, task: str, named: Sequence[str]) -> go.Figure:
@@ -208,7 +138,7 @@ def room(labels: Sequence[str]) -> int:
     return 14 + 7 * min(LONGEST, max(map(len, labels), default=0))
 
 
-def _mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int, int]:
+def mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int, int]:
     """The colour at ``place`` (0 to 1) between three stops."""
     low, high = (stops[0], stops[1]) if place < 0.5 else (stops[1], stops[2])
     share = 2 * place if place < 0.5 else 2 * place - 1
@@ -216,15 +146,9 @@ def _mix(stops: Sequence[tuple[int, int, int]], place: float) -> tuple[int, int,
     return red, green, blue
 
 
-def _hex(colour: tuple[int, int, int]) -> str:
+def as_hex(colour: tuple[int, int, int]) -> str:
+    """``#rrggbb``, of parts from 0 to 255."""
     return "#" + "".join(f"{part:02x}" for part in colour)
-
-
-def _readable(shade: float) -> str:
-    """Black or white, whichever stands out more from the heatmap's colour (WCAG 2.2 relative luminance)."""
-    linear = [((part / 255 + 0.055) / 1.055) ** 2.4 for part in _mix(HEAT, shade)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#ffffff" if luminance < 0.179 else "#111111"
 
 
 def faint(colour: str, opacity: float = 0.16) -> str:
@@ -276,17 +200,6 @@ def _end_labels(
             showarrow=False,
             font={"color": palette[label], "size": 12},
         )
-
-
-def _place(value: float, chance: float, ceiling: float) -> float:
-    return min(1.0, max(0.0, (value - chance) / (ceiling - chance))) if ceiling > chance else 1.0
-
-
-def _ends(ranking: Ranking) -> tuple[list[float], list[float]]:
-    """Per task, the best and the worst a score can reasonably be."""
-    if ranking.score == "steps":
-        return [0.0] * len(ranking.tasks), [task.budget for task in ranking.tasks]
-    return [task.ceiling for task in ranking.tasks], [task.chance for task in ranking.tasks]
 
 
 def level(figure: go.Figure, value: float, name: str, right: bool = False) -> None:

@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import front, plots, ratio, rows, sections
 from analysis.fragments import Part, e, embedded, embedded_json
+from analysis.heat import heatmap
 from analysis.marginal import Importance, marginals
 from analysis.marginal_section import effects
 from analysis.methods import methods
@@ -175,6 +176,8 @@ def figures(results: Results, about: Asked) -> dict[str, go.Figure]:
     seen = judged(results, about)
     found: dict[str, go.Figure] = {}
     for part in body(seen):
+        if part.name == "by-task" and seen.board and seen.ranking:
+            found["heatmap"] = heatmap(sections.listed(seen.board, seen.ranking)[1])  # a table in the page
         if part.name == "front" and seen.board and seen.ranking:
             found |= front.figures(seen.board, seen.ranking)  # a file has no choice of axis
             continue

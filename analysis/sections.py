@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from analysis import plots
+from analysis import heat, plots
 from analysis.fragments import Part, cell, e, key, section, short, spot, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
@@ -166,43 +166,15 @@ def _verdict(ranking: Ranking, row: Row) -> str:
 
 
 def by_task(ranking: Ranking) -> Part:
-    tasks = [task.task for task in ranking.tasks]
-    wide = 100 + 62 * len(tasks)
-    drawn = spot(
-        "fig-heatmap",
-        "",
-        f"Heatmap of {score_name(ranking)}: {len(ranking.rows)} schedules by {len(tasks)} tasks; "
-        "the same numbers are in the table below it.",
-        wide,
-    )
-    rows = [
-        [
-            cell("schedule", e(row.label)),
-            *(cell(task, _with_interval(ranking, row, task), "num") for task in tasks),
-        ]
-        for row in ranking.rows
-    ]
     colour = (
         "Colour: the share of the budget that was not needed."
         if ranking.score == "steps"
         else "Colour: where the score stands between chance and ceiling of its task."
     )
     name = score_name(ranking).capitalize()
-    note = f"{name}, mean over the difficulty settings of a task and over seeds. {colour}"
-    listed = table(rows, "cards", schedules=[row.label for row in ranking.rows])
-    numbers = f'<div class="scroll">{listed}</div>'
-    more = f"<details><summary>The numbers with their intervals</summary>{numbers}</details>"
-    figures = {"fig-heatmap": plots.heatmap(ranking)}
-    return section("by-task", "Schedule by task", note, drawn + more, figures)
-
-
-def _with_interval(ranking: Ranking, row: Row, task: str) -> str:
-    interval = row.tasks[task].interval()
-    text = value_text(ranking, row.tasks[task].mean, 3)
-    if interval is None:
-        return text
-    edges = " to ".join(value_text(ranking, edge, 3) for edge in interval)
-    return f'<div>{text}<span class="range">{edges}</span></div>'
+    over = "Intervals are 95 % over seeds. " if len(ranking.seeds) > 1 else ""
+    note = f"{name}, mean over the difficulty settings of a task and over seeds. {over}{colour}"
+    return section("by-task", "Schedule by task", note, heat.table(ranking))
 
 
 def _greyed(named: int, labels: int) -> str:

@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 import pytest
 
 from analysis import front, plots
+from analysis.heat import heatmap
 from analysis.stats import rank
 from analysis.tables import SCORES, board, curves, positions
 
-from .factory import CHANCE, make_frame
+from .factory import make_frame
 
 FRAME = make_frame(labels=("r=3:1", "r=4:1", "r=10:1"), tasks=("recall", "noisy_recall"))
 HOSTILE = "<b>x</b><script>alert(1)</script><a href='http://evil.example'>%{x}</a>"
@@ -22,7 +23,7 @@ def figures(frame, score="accuracy") -> list[go.Figure]:
     ranked = board(frame, score)
     ranking = rank(ranked)
     assert ranking is not None
-    found = [plots.heatmap(ranking), *front.figures(ranked, ranking).values()]
+    found = [heatmap(ranking), *front.figures(ranked, ranking).values()]
     for task in ranked.tasks["task"].to_list():
         found.append(plots.learning_curve(curves(frame, ranked), ranked, task, ranked.labels))
         found.append(plots.by_position(positions(ranked), ranked, task, ranked.labels))
@@ -54,18 +55,6 @@ def test_no_markup_of_a_label_reaches_a_figure(score):
         texts = strings(parsed["data"]) + strings(parsed["layout"])
         for bad in ("<script", "<a ", "<b>", "<i>"):
             assert not [text for text in texts if bad in text], bad
-
-
-def test_heatmap_rows_stand_between_ceiling_and_chance_in_the_order_of_the_ranking():
-    ranking = rank(board(FRAME))
-    assert ranking is not None
-    figure = plots.heatmap(ranking)
-    assert list(figure.layout.yaxis.ticktext) == ["ceiling", *(row.label for row in ranking.rows), "chance"]
-    heat = figure.data[0]
-    assert set(heat.z[0]) == {1.0} and set(heat.z[-1]) == {0.0}
-    assert all(0 <= value <= 1 for row in heat.z for value in row)
-    assert [float(text) for text in heat.text[-1]] == [CHANCE] * 2
-    assert figure.layout.xaxis.type == "category"
 
 
 def test_labels_of_one_number_are_on_a_ramp_in_order_of_the_number():

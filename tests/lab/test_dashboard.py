@@ -186,7 +186,10 @@ CURVE = "document.querySelector('#fig-curve-0')"
 LINES = f"{CURVE}.data.filter(line => line.visible !== false && line.name).map(line => line.name)"
 ROWS = "[...document.querySelectorAll('[data-part=ranking] tr[data-schedule]')]"
 SHOWN = f"{ROWS}.filter(row => row.offsetParent).map(row => row.dataset.schedule)"
-HEAT = "document.querySelector('#fig-heatmap').layout.yaxis.ticktext"
+HEAT = (
+    "[...document.querySelectorAll('.heat tbody tr')]"
+    ".filter(row => row.offsetParent).map(row => row.cells[0].innerText)"
+)
 SPOT = "({x, y, width, height}) => [x, y, width, height]"
 POINT = """figure => {
   const {x, y} = figure.data.find(line => line.name), at = x.indexOf(10), {xaxis, yaxis} = figure._fullLayout;
