@@ -71,7 +71,7 @@ def run_study(
     torch.set_num_threads(1)
     folder = _folder(asked, out)
     _begin(folder, asked)
-    with Progress(unit="trainings") as progress:
+    with Progress(unit="steps of this training") as progress:
         todo = pieces(asked, known)
         teller = _Teller(progress)
         worker = Worker(
@@ -202,7 +202,7 @@ class _Teller:
         pass
 
     def step(self, step: Step, steps: int) -> None:
-        what = f"step {step.step:,} of {steps:,}, loss {step.loss:.3f}, {short(step.tokens_per_s)} tokens/s"
+        what = f"loss {step.loss:.3f}, {short(step.tokens_per_s)} tokens/s"
         self.progress.step(what, step.step, steps, None)
 
     def row(self, row: dict[str, Any]) -> None:
