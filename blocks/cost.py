@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from blocks import BLOCKS
+from blocks import BLOCKS, residual
 from blocks.base import Block, Role, Shape
+from blocks.design import PLAIN, Design
+from blocks.inputs import INPUTS
 from blocks.schedule import Layer, Schedule
 
 __all__ = ["Counts", "counts", "flops_per_token", "layer_role", "params_by_part", "state_size", "strip"]
@@ -47,23 +49,36 @@ def params_by_part(
     vocab: int,
     tied: bool = False,
     blocks: Mapping[str, type[Block]] = BLOCKS,
+    design: Design = PLAIN,
 ) -> dict[str, int]:
-    """Learned scalars of a LanguageModel by part: embedding, each kind of block, norms, head."""
+    """Learned scalars of a LanguageModel by part: embedding, each kind of block, norms, head.
+
+    Those of ``design`` stand there where it has any: each input part, and what joins the layers.
+    """
     words = {cls: name for name, cls in blocks.items()}
     parts = {"embedding": vocab * shape.dim}
+    for part in design.inputs:
+        if many := part.params(shape):
+            name = next(word for word, cls in INPUTS.items() if type(part) is cls)
+            parts[name] = parts.get(name, 0) + many
+    depth, whole = len(schedule), sum(len(layer) for layer in schedule)
+    if joins := residual.params(design.residual, depth, shape.dim, whole):
+        parts["residual"] = joins
     for block in (b for layer in schedule for b in layer):
         name = words[type(block)]
         parts[name] = parts.get(name, 0) + block.params(shape)
-    parts["norms"] = (sum(len(layer) for layer in schedule) + 1) * shape.dim
+    parts["norms"] = (whole + 1) * shape.dim if design.norms == "gain" else 0
     parts["head"] = 0 if tied else vocab * shape.dim
     return parts
 
 
-def flops_per_token(schedule: Schedule, shape: Shape, vocab: int, length: int) -> int:
+def flops_per_token(schedule: Schedule, shape: Shape, vocab: int, length: int, design: Design = PLAIN) -> int:
     """Forward FLOPs per token of a LanguageModel, the mean over ``length`` tokens, head included."""
-    return sum(b.flops(shape, length) for layer in schedule for b in layer) + 2 * shape.dim * vocab
+    blocks = sum(b.flops(shape, length) for layer in schedule for b in layer)
+    return blocks + sum(part.flops(shape) for part in design.inputs) + 2 * shape.dim * vocab
 
 
-def state_size(schedule: Schedule, shape: Shape, length: int) -> int:
+def state_size(schedule: Schedule, shape: Shape, length: int, design: Design = PLAIN) -> int:
     """Scalars held for one sequence after ``length`` tokens."""
-    return sum(b.state_size(shape, length) for layer in schedule for b in layer)
+    blocks = sum(b.state_size(shape, length) for layer in schedule for b in layer)
+    return blocks + sum(part.state_size(shape) for part in design.inputs)

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from blocks.base import Block, Shape
+from blocks.inputs import Input
 
 if TYPE_CHECKING:
     from blocks.model import LanguageModel
@@ -91,15 +92,17 @@ def _kinds(model: LanguageModel) -> dict[str, Kind]:
     """Of all parameters but those that are nothing of it."""
     kinds: dict[str, Kind] = {"embedding.weight": (False, True, False), "head.weight": (False, True, False)}
     shape, known = model.stack.shape, {}
+    for i, part in enumerate(model.design.inputs):
+        kinds |= {f"inputs.parts.{i}.{name}": kind for name, kind in _kinds_of(part, shape).items()}
     for i, layer in enumerate(model.stack.schedule):
         for j, block in enumerate(layer):
             if block not in known:
-                known[block] = _block_kinds(block, shape)
+                known[block] = _kinds_of(block, shape)
             kinds |= {f"stack.layers.{i}.{j}.block.{name}": kind for name, kind in known[block].items()}
     return kinds
 
 
-def _block_kinds(block: Block, shape: Shape) -> dict[str, Kind]:
+def _kinds_of(block: Block | Input, shape: Shape) -> dict[str, Kind]:
     try:
         # Shapes alone: nothing is allocated, and no random number drawn.
         with torch.device("meta"):

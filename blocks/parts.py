@@ -23,6 +23,7 @@ __all__ = [
     "l2_normalise",
     "make_norm",
     "rope",
+    "unit_rms",
 ]
 
 
@@ -73,6 +74,11 @@ class _Normed(torch.autograd.Function):
         along = (d_unit * unit).mean(-1, keepdim=True)
         d_x = torch.addcmul(d_unit, unit, along, value=-1).mul_(rate)
         return d_x, d_gain, None
+
+
+def unit_rms(x: Tensor, eps: float) -> Tensor:
+    """x / rms(x) over the last axis, computed in at least float32 and returned in the input's type."""
+    return F.rms_norm(at_least_fp32(x), x.shape[-1:], None, eps).to(x.dtype)
 
 
 def make_norm(shape: Shape, dim: int, kernel: Kernel = "torch") -> RMSNorm:

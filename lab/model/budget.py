@@ -27,9 +27,10 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block
 from blocks.cost import flops_per_token, params_by_part
+from blocks.inputs import INPUTS
 from lab.model.form import Spec
 from lab.model.held import kept, passing
-from lab.model.spec import schedule_of, shape_of
+from lab.model.spec import design_of, schedule_of, shape_of
 
 __all__ = [
     "DEVICES",
@@ -127,11 +128,12 @@ def budget(spec: Spec, devices: int = 1, blocks: Blocks = BLOCKS) -> Budget:
     """The budget of ``spec`` over ``devices``. Runs rows through one block of every kind, on the CPU."""
     layers, shape, train = schedule_of(spec, blocks), shape_of(spec), spec.train
     vocab, length = spec.model.vocab, spec.data.length
-    forward = flops_per_token(layers, shape, vocab, length)
+    design = design_of(spec)
+    forward = flops_per_token(layers, shape, vocab, length, design)
     again = forward - 2 * shape.dim * vocab if train.recompute else 0
     tokens = train.steps * train.batch * length
     return Budget(
-        params=params_by_part(layers, shape, vocab, spec.model.tied, blocks),
+        params=params_by_part(layers, shape, vocab, spec.model.tied, blocks, design),
         flops=forward,
         tokens=tokens,
         steps=train.steps,
@@ -142,10 +144,10 @@ def budget(spec: Spec, devices: int = 1, blocks: Blocks = BLOCKS) -> Budget:
 
 def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
     layers, shape, train = schedule_of(spec, blocks), shape_of(spec), spec.train
-    parts = params_by_part(layers, shape, spec.model.vocab, spec.model.tied, blocks)
+    parts = params_by_part(layers, shape, spec.model.vocab, spec.model.tied, blocks, design_of(spec))
     total = sum(parts.values())
     # Muon takes the matrices of the stack; its vectors are few and counted with them.
-    hidden = total - parts["embedding"] - parts["head"] - parts["norms"]
+    hidden = total - sum(parts.get(name, 0) for name in ("embedding", "head", "norms", "residual", *INPUTS))
     optimiser = 8 * total - (4 * hidden if train.optimiser.name == "muon" else 0)
     share = devices if train.parallel == "fsdp" else 1
     fixed, row = _activations(spec, blocks)

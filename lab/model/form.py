@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from blocks.design import Init, Norms
+
 __all__ = [
     "AveragePart",
     "DataPart",
@@ -46,6 +48,9 @@ class ModelPart(_Part):
 
     schedule: layers as text; with ``depth`` it is repeated and cut there. vocab: ids that the embedding has,
     at least as many as the tokenizer. mup: the base width of maximal update parametrisation, null without.
+
+    inputs, residual: what stands before the layers and between them, as text; norms, softcap, init: see
+    ``blocks.design``.
     """
 
     schedule: Text
@@ -54,6 +59,11 @@ class ModelPart(_Part):
     vocab: Annotated[int, Field(ge=2, le=4_294_967_295)]
     tied: bool = True
     mup: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    inputs: Text | None = None
+    residual: Text | None = None
+    norms: Norms = "gain"
+    softcap: Positive | None = None
+    init: Init = "blocks"
 
 
 class Source(_Part):

@@ -24,7 +24,7 @@ from typing import Literal
 
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from blocks.model import LanguageModel
 from blocks.mup import groups
@@ -76,10 +76,12 @@ def _kinds(model: LanguageModel) -> dict[str, tuple[Kind, Tensor]]:
     shared = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     own = dict(model.named_parameters())
     buffers = {name: t for name, t in model.state_dict().items() if name not in shared}
+    layers = dict(model.named_modules())
+    tables = {f"{path}.weight" for path, layer in layers.items() if isinstance(layer, nn.Embedding)}
     found: dict[str, tuple[Kind, Tensor]] = {}
     for name, tensor in (own | buffers).items():
         kind: Kind = "rest"
-        if name in ("embedding.weight", "head.weight"):
+        if name in tables or name == "head.weight":
             kind = "table"
         elif name in matrices and 4 * tensor.numel() > model.stack.shape.dim**2:
             kind = "matrix"

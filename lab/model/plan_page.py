@@ -11,7 +11,7 @@ from blocks.cost import counts, state_size
 from lab.describe import LENGTHS
 from lab.model.budget import Budget, Device, Memory, budget, device_named, matmul_rate
 from lab.model.form import Spec
-from lab.model.spec import load, schedule_of, shape_of
+from lab.model.spec import design_of, load, schedule_of, shape_of
 from lab.progress import duration
 from lab.terminal import emit, note, percent, plural, say, short, table
 
@@ -55,8 +55,8 @@ def plan_model(
 
 def _states(spec: Spec, blocks: dict[str, type[Block]]) -> list[tuple[int, int]]:
     """Tokens and the bytes of state of one sequence after them."""
-    layers, shape = schedule_of(spec, blocks), shape_of(spec)
-    return [(n, BYTES * state_size(layers, shape, n)) for n in sorted({*LENGTHS, spec.data.length})]
+    layers, shape, design = schedule_of(spec, blocks), shape_of(spec), design_of(spec)
+    return [(n, BYTES * state_size(layers, shape, n, design)) for n in sorted({*LENGTHS, spec.data.length})]
 
 
 def _fits(spec: Spec, memory: Memory, device: Device, count: int) -> tuple[int, bool | None]:

@@ -14,7 +14,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from blocks import BLOCKS
+from blocks import design as designs
 from blocks.base import Block, Kernel, OptionError, Shape
+from blocks.design import Design
 from blocks.model import LanguageModel
 from blocks.mup import MupError, check_base
 from blocks.notation import NotationError
@@ -27,6 +29,7 @@ from sweeps import written, yamlmarks
 __all__ = [
     "SpecError",
     "build",
+    "design_of",
     "dump",
     "header_of",
     "kind_of",
@@ -105,6 +108,11 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
             check_base(spec.model.mup, shape_of(spec))
         except (OptionError, MupError) as exc:
             yield ("model",), str(exc)
+    for name in ("inputs", "residual"):
+        try:
+            designs.design_of(**{name: getattr(spec.model, name)})
+        except (NotationError, OptionError) as exc:
+            yield ("model", name), str(exc)
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
     rate = train.rate
@@ -131,11 +139,25 @@ def shape_of(spec: Spec) -> Shape:
     return Shape(**spec.model.shape.model_dump())
 
 
+def design_of(spec: Spec) -> Design:
+    """What the model has beside its layers. Raises DesignError, OptionError."""
+    part = spec.model
+    return designs.design_of(
+        part.inputs, part.residual, norms=part.norms, softcap=part.softcap, init=part.init
+    )
+
+
 def build(spec: Spec, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> LanguageModel:
     """The model, freshly initialised from torch's global generator, in float32 on the CPU."""
     part = spec.model
     return LanguageModel(
-        schedule_of(spec, blocks), shape_of(spec), part.vocab, tied=part.tied, kernel=kernel, mup=part.mup
+        schedule_of(spec, blocks),
+        shape_of(spec),
+        part.vocab,
+        tied=part.tied,
+        kernel=kernel,
+        mup=part.mup,
+        design=design_of(spec),
     )
 
 

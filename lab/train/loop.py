@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from blocks.base import Kernel
 from blocks.cost import flops_per_token
 from lab.model.form import Spec
-from lab.model.spec import Blocks, build, schedule_of, shape_of
+from lab.model.spec import Blocks, build, design_of, schedule_of, shape_of
 from lab.train import checkpoint as checkpoints
 from lab.train.average import Average
 from lab.train.blame import where_it_broke
@@ -85,9 +85,8 @@ class Trainer:
         self.average = Average(part.average, part.rate, part.steps, params) if part.average else None
         self.progress = Progress()
         self.saved = 0  # the step of the last checkpoint
-        forward = flops_per_token(
-            schedule_of(spec, blocks), shape_of(spec), spec.model.vocab, spec.data.length
-        )
+        schedule, shape, design = schedule_of(spec, blocks), shape_of(spec), design_of(spec)
+        forward = flops_per_token(schedule, shape, spec.model.vocab, spec.data.length, design)
         self._seconds_per_token = 3 * forward / (peak * crew.world)
 
     @property

@@ -8,7 +8,19 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.notation import show_call
-from lab.model.spec import SpecError, build, dump, kind_of, load, loads, read_model, write_model
+from lab.model.budget import budget
+from lab.model.packed import Part, pack
+from lab.model.spec import (
+    SpecError,
+    build,
+    dump,
+    header_of,
+    kind_of,
+    load,
+    loads,
+    read_model,
+    write_model,
+)
 
 TEXT = """\
 kind: model
@@ -47,6 +59,36 @@ def test_a_model_comes_back_from_its_file(name: str, tied: bool, tmp_path: Path)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+AROUND = [
+    "model.inputs=bigram(buckets=50, dim=8) + norm + smear",
+    "model.residual=x0_mix + unet + ln_scale + branch_scale",
+    "model.norms=bare",
+    "model.softcap=30.0",
+    "model.init=orthogonal",
+]
+
+
+@pytest.mark.parametrize("bits", [None, 6])
+def test_what_stands_around_the_layers_comes_back_with_the_weights(bits: int | None, tmp_path: Path) -> None:
+    spec = loads(TEXT, overrides=AROUND)
+    assert loads(dump(spec)) == spec
+    torch.manual_seed(0)
+    model, path = build(spec), tmp_path / "model"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    if bits is None:
+        write_model(model, spec, path)
+    else:
+        path.write_bytes(pack(model, header_of(spec), Part(bits=bits))[0])
+    back, said = read_model(path)
+    assert said == spec and back.design == model.design
+    ids = torch.arange(24).view(2, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(back(ids)[0], model(ids)[0], atol=0 if bits is None else 0.5, rtol=0)
+    assert sum(budget(spec).params.values()) == sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -60,6 +102,10 @@ def test_a_model_comes_back_from_its_file(name: str, tied: bool, tmp_path: Path)
         ("train.rate.shape=wsdd", "did you mean 'wsd'?"),
         ("train.stesp=1", "is no key here; did you mean 'steps'?"),
         ("data.train=[{dat: corpus}]", "is no key here; did you mean 'data'?"),
+        ("model.inputs=bigrm", "did you mean 'bigram'"),
+        ("model.residual=unet + unet", "one part stands there twice"),
+        ("model.softcap=0.0", "must be above 0"),
+        ("model.norms=none", "'gain'"),
         ("kind=recipe", "it must be 'model'"),
     ],
 )
