@@ -110,9 +110,13 @@ if __name__ == "__main__":
         print([reply.kind for reply in all_of(pool, jobs()[:1])])
 """
     (tmp_path / "torch.py").write_text("raise SystemExit('not this one')\n")
+    # Like the command itself, a script elsewhere: Python looks beside it, and not where the user stands.
+    script = tmp_path / "bin" / "script.py"
+    script.parent.mkdir()
+    script.write_text(program)
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program],
+        [sys.executable, script],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
