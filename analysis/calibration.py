@@ -118,6 +118,7 @@ def calibrate(
     spent = sum(cost(reference).values()) / len(reference.labels)
     points = frontier(reference, _budgets(spent, budget), close, ties, draws, halves, seed, progress)
     chosen, enough = _recommended(points, budget), sheet.seeds >= 4
+    side = min(4, sheet.seeds // 2)  # as many as a sweep has, not as this one
     return Calibration(
         labels=reference.labels,
         score=score,
@@ -133,8 +134,8 @@ def calibrate(
         chosen=chosen,
         real=real,
         apart=_apart(reference, close, chosen),
-        honesty=same_twice(sheet, repeats=1000, seed=seed) if enough else None,
-        dealt=dealt(sheet, min(4, sheet.seeds // 2)) if enough else None,
+        honesty=same_twice(sheet, side, repeats=10_000, seed=seed) if enough else None,
+        dealt=dealt(sheet, side) if enough else None,
         published=hold(panel(frame, "accuracy")),
         cells=separation(reference),
         left_out=reference.left_out,

@@ -50,7 +50,7 @@ def test_the_answer_holds_together(found):
     costs = [point.choice.seconds for point in found.frontier]
     assert costs == sorted(costs) and max(costs) <= 160.0
     assert found.chosen in found.frontier and found.chosen.choice.seconds <= 60.0
-    assert found.honesty is not None and found.honesty.trials == 1000
+    assert found.honesty is not None and found.honesty.trials == 10_000
     assert found.dealt is not None and found.dealt.trials == 6 and found.dealt.seeds == 2
     assert [pair[:2] for pair in found.apart] == [("r=3:1", "r=4:1"), ("r=4:1", "r=6:1")]
     assert found.ceiling.order > 0.8 and found.repeat.mean > 0.6 and found.real is None

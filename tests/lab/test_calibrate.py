@@ -32,7 +32,7 @@ def test_the_page_has_every_part(answer, stored, tmp_path):
         "CPU-min",
         "Chosen protocol:",
         "tell close neighbours apart",
-        "of 1,000 resamples",
+        "of 10,000 resamples",
         "real pairs",
         "agrees       Transformer above GLA on compression",
         f"page: {html}",
@@ -61,7 +61,7 @@ def test_json_is_one_document_of_the_same(answer, stored):
     told = json.loads(answer("calibrate", stored, *OPTIONS, "--protocol", stored, "--json"))
     assert told["real"]["agreement"]["tau"] == 1 and told["real"]["shared"] == 96
     assert len(told["ranking"]) == 6 and told["frontier"] and told["published"]
-    assert told["honesty"]["resampled"]["trials"] == 1000
+    assert told["honesty"]["resampled"]["trials"] == 10_000
     assert {"split_half", "repeat"} == set(told["ceiling"])
 
 
