@@ -59,7 +59,7 @@ def _sparse(block: Sparse, shape: Shape) -> Sparse:
 def _attention(block: Attention, shape: Shape) -> Attention:
     heads, width = block.widths(shape)
     rotated = 0 if block.window == 1 else block.rotary(shape)  # who sees only itself sees no distance
-    base = block.base if rotated else Attention.base
+    base = block.base if rotated > 2 else Attention.base  # the first pair turns by a radian at any base
     return replace(block, kv_heads=heads, rope=rotated / width, base=base)
 
 
