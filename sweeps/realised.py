@@ -13,11 +13,14 @@ from typing import Any
 
 from blocks.attention import Attention, key_value_heads
 from blocks.base import Block, Shape
+from blocks.deltanet import DeltaNet
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
+from blocks.gated_attention import GatedAttention
 from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
+from blocks.kda import KDA
 from blocks.schedule import Schedule
 
 __all__ = ["realised", "realised_block"]
@@ -72,6 +75,10 @@ def _expanded(block: GDN | GLA, shape: Shape) -> Block:
     return replace(block, expand_k=keys, expand_v=values)
 
 
+def _kda(block: KDA, shape: Shape) -> Block:
+    return _expanded(replace(block, rank=block.narrow(shape)), shape)
+
+
 def _genesis_gla(block: GenesisGLA, shape: Shape) -> GenesisGLA:
     heads, *per_head = block.widths(shape)
     keys, values = (shape.heads * width / shape.dim for width in per_head)
@@ -84,9 +91,12 @@ _RULES: Mapping[type[Any], Callable[[Any, Shape], Block]] = {
     MLP: _mlp,
     Sparse: _sparse,
     Attention: _attention,
+    GatedAttention: _attention,
     FoX: _shared_heads,
     GenesisFoX: _shared_heads,
     GDN: _expanded,
+    DeltaNet: _expanded,
+    KDA: _kda,
     GLA: _expanded,
     GenesisGLA: _genesis_gla,
 }
