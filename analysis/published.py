@@ -2,11 +2,12 @@
 
 The figures are those of the table that the DeltaNet authors print (accuracies in %, one seed; Transformer and
 GLA "borrowed from Poli et al. 2024", arXiv 2403.17844, DeltaNet their own run), and for GLA the re-run by the
-MetaLA authors. Only rows whose blocks exist here are kept: Transformer is ``attn``, GLA ``gla``; DeltaNet is
-held against ``gdn``, Gated DeltaNet, its nearest block here and not the same one. Re-runs of one architecture
-differ by up to 11 points on single tasks (GLA on recall, 80.8 and 91.6), and gaps under 3 points are within
-the re-run spread of a mean. So an order is a claim when every published pair of figures has it, by 3 points
-or more; the others are kept as ``open``, with what was found.
+MetaLA authors. Only rows whose blocks the reference sweep trained are kept: Transformer is ``attn``,
+GLA ``gla``; DeltaNet is held against ``gdn``, Gated DeltaNet, the nearest of them and not the same one
+(``deltanet`` would be, and was not trained there). Re-runs of one architecture differ by up to 11 points on
+single tasks (GLA on recall, 80.8 and 91.6), and gaps under 3 points are within the re-run spread of a mean.
+So an order is a claim when every published pair of figures has it, by 3 points or more; the others are kept
+as ``open``, with what was found.
 
 Our side is final test accuracy with the training that validation picks, mean over the settings of a task; the
 verdict is that of the paired 95 % interval of ``stats``, each row for itself. Absolute figures do not

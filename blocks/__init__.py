@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from blocks.attention import Attention
 from blocks.base import Block
+from blocks.deltanet import DeltaNet
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
+from blocks.gated_attention import GatedAttention
 from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
+from blocks.kda import KDA
 from blocks.linear import LinearAttention
 from blocks.ttt import TTT
 
 BLOCKS: dict[str, type[Block]] = {
     "attn": Attention,
+    "gated_attn": GatedAttention,
     "fox": FoX,
     "gdn": GDN,
+    "deltanet": DeltaNet,
+    "kda": KDA,
     "gla": GLA,
     "linear": LinearAttention,
     "ttt": TTT,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,14 @@ from blocks.kernels import ops
 from blocks.parts import make_norm, rope
 from blocks.products import Linear
 
-__all__ = ["Attention", "attention", "attention_reference", "key_value_heads", "keys_seen"]
+__all__ = [
+    "Attention",
+    "AttentionMixer",
+    "attention",
+    "attention_reference",
+    "key_value_heads",
+    "keys_seen",
+]
 
 PIECE = 64
 """The fewest queries that are handled at once under a window."""
@@ -125,7 +132,9 @@ _CORES: Cores = {
 }
 
 
-class _Mixer(nn.Module):
+class AttentionMixer(nn.Module):
+    """The module of ``Attention``, and the base of those that do more with what it reads."""
+
     def __init__(self, block: Attention, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.groups, self.width = block.widths(shape)
@@ -142,6 +151,11 @@ class _Mixer(nn.Module):
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
+        o_BTHK, after = self.attend(x_BTD, state)
+        return self.out(o_BTHK.flatten(2)), after
+
+    def attend(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """What each head reads, before the last projection, and the state afterwards."""
         q, k, v = (layer(x_BTD).unflatten(-1, (-1, self.width)) for layer in (self.q, self.k, self.v))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -154,7 +168,7 @@ class _Mixer(nn.Module):
         # Only distances matter, so positions count from the first key still held.
         q = rope(q, size - q.shape[1], self.rotary, self.base)
         k = rope(k, 0, self.rotary, self.base)
-        return self.out(self.core(q, k, v, self.window).flatten(2)), after
+        return self.core(q, k, v, self.window), after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +181,8 @@ class Attention:
     itself included; None for all. qk_norm: RMSNorm on each head's query and key, one gain for all heads.
     """
 
+    word: ClassVar[str] = "attn"
+
     kv_heads: int | None = None
     rope: float = 1.0
     base: float = 10_000.0
@@ -176,11 +192,13 @@ class Attention:
     def __post_init__(self) -> None:
         for name, value in (("kv_heads", self.kv_heads), ("window", self.window)):
             if value is not None and value < 1:
-                raise OptionError(f"attn: {name} is {value}; it must be at least 1, or None")
+                raise OptionError(f"{self.word}: {name} is {value}; it must be at least 1, or None")
         if not 0 <= self.rope <= 1:
-            raise OptionError(f"attn: rope is {self.rope:g}; it is a share of the head and lies in [0, 1]")
+            raise OptionError(
+                f"{self.word}: rope is {self.rope:g}; it is a share of the head and lies in [0, 1]"
+            )
         if not self.base > 1:
-            raise OptionError(f"attn: base is {self.base:g}; it must be above 1")
+            raise OptionError(f"{self.word}: base is {self.base:g}; it must be above 1")
 
     @property
     def role(self) -> Role:
@@ -188,8 +206,8 @@ class Attention:
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(G, K): key-value heads and the width of a head. Raises OptionError where they do not fit."""
-        width = split_heads_dim(shape.dim, shape.heads, "attn: the model")
-        return key_value_heads("attn", self.kv_heads, shape), width
+        width = split_heads_dim(shape.dim, shape.heads, f"{self.word}: the model")
+        return key_value_heads(self.word, self.kv_heads, shape), width
 
     def rotary(self, shape: Shape) -> int:
         """Channels of each head that are rotated."""
@@ -197,7 +215,7 @@ class Attention:
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where the heads do not fit."""
-        return _Mixer(self, shape, kernel)
+        return AttentionMixer(self, shape, kernel)
 
     def params(self, shape: Shape) -> int:
         groups, width = self.widths(shape)

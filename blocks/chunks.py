@@ -1,7 +1,7 @@
 """Time cut into chunks: what the chunked forms of the linear mixers share.
 
 B batch, T time, H heads, K key width; C tokens of a chunk, N chunks of all heads and sequences together,
-S = C + C*C spans inside a chunk.
+S = C + C*C spans inside a chunk; i and j are tokens of a chunk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["join_chunks", "span_sums", "split_chunks"]
+__all__ = ["channel_decays", "join_chunks", "span_sums", "split_chunks"]
 
 
 def split_chunks(x_BTHX: Tensor, chunk: int) -> Tensor:
@@ -43,3 +43,16 @@ def span_sums(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:
     mask = like.new_zeros(chunk + 1, chunk)
     mask[1:].masked_fill_(at > at[:, None], -math.inf)
     return sums, mask.flatten()
+
+
+def channel_decays(log_a_NCK: Tensor) -> tuple[Tensor, Tensor]:
+    """(start_NCK, pairs_NijK): what is left of each key channel from the chunk's start to i, and from j to i.
+
+    For j > i that is 0. The exponent is formed for every pair: factoring it into one factor of i and one of j, as a plain matrix
+    product would need, overflows as soon as the decay is strong. Every value here is at most 1.
+    """
+    chunk = log_a_NCK.shape[1]
+    sums_CS, mask_S = span_sums(chunk, log_a_NCK)
+    spans_NSK = torch.matmul(sums_CS.T, log_a_NCK).add(mask_S[:, None]).exp()
+    start_NCK, pairs = spans_NSK.split([chunk, chunk * chunk], dim=1)
+    return start_NCK, pairs.unflatten(1, (chunk, chunk))

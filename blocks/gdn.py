@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,10 @@ from blocks.base import (
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.kernels import ops
 from blocks.kernels.layers import DeltaSizes, delta_layer, narrow
-from blocks.parts import ShortConv, gated, inverse_softplus, l2_normalise, make_norm
+from blocks.parts import ShortConv, gated, inverse_softplus, make_norm, unit_heads
 from blocks.products import Linear
 
-__all__ = ["GDN", "gated_delta_chunked", "gated_delta_reference"]
+__all__ = ["GDN", "decay_start", "delta_scan", "gated_delta_chunked", "gated_delta_reference"]
 
 
 def gated_delta_reference(
@@ -98,7 +98,7 @@ class _ChunkedDelta(torch.autograd.Function):
         x = torch.cat([k * (b * start), v * b], dim=-1)
         x = torch.linalg.solve_triangular(system, x, upper=False, unitriangular=True)
         k_end, q_start = k * decay[:, -1, :, None], q * start
-        states, writes, last = _scan(x[..., :width], x[..., width:], k_end, start[:, -1:], s)
+        states, writes, last = delta_scan(x[..., :width], x[..., width:], k_end, start[:, -1:], s)
         out = torch.baddbmm(torch.bmm(scores[:, 0], writes), q_start, states)
         ctx.save_for_backward(qk, v, b, sums_CS, decay_NS, scores, system, x, k_end, q_start, states, writes)
         return join_chunks(out, *ctx.sizes), last
@@ -151,15 +151,16 @@ class _ChunkedDelta(torch.autograd.Function):
         return *back, d_s, None
 
 
-def _scan(
-    w_NCK: Tensor, u_NCV: Tensor, k_end_NCK: Tensor, keep_N11: Tensor, s_BHKV: Tensor
+def delta_scan(
+    w_NCK: Tensor, u_NCV: Tensor, k_end_NCK: Tensor, keep_NX1: Tensor, s_BHKV: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Chunk after chunk of each head: the writes u - w S, and S = keep S + k_end^T (u - w S).
 
+    ``keep`` is one number for all key channels (X = 1) or one for each (X = K).
     Returns all S before their chunk, all writes, and the last S.
     """
     s = s_BHKV.flatten(0, 1)
-    parts = (x.unflatten(0, (s.shape[0], -1)).unbind(1) for x in (w_NCK, u_NCV, k_end_NCK, keep_N11))
+    parts = (x.unflatten(0, (s.shape[0], -1)).unbind(1) for x in (w_NCK, u_NCV, k_end_NCK, keep_NX1))
     states, writes = [], []
     for w, u, k_end, keep in zip(*parts, strict=True):
         states.append(s)
@@ -171,7 +172,7 @@ def _scan(
 def _scan_back(
     w_NCK: Tensor, k_end_NCK: Tensor, keep_N11: Tensor, d_u_NCV: Tensor, d_s_NKV: Tensor, d_last_BHKV: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``_scan`` backwards, from what the outputs say of each chunk's writes (d_u) and of S before it (d_s).
+    """``delta_scan`` backwards, from what the outputs say of all writes (d_u) and of each S (d_s).
 
     Returns the gradients of all S after their chunk, of all writes, and of the first S.
     """
@@ -199,13 +200,11 @@ class _Mixer(nn.Module):
         self.kernel: Kernel = kernel
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values (mixed over time together), decay, write strength, gate.
-        self.split = [2 * keys + values, self.heads, self.heads, values if block.gate else 0]
+        steps, gates = self.heads if block.decay else 0, values if block.gate else 0
+        self.split = [2 * keys + values, steps, self.heads, gates]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
         self.conv = ShortConv(self.split[0], block.conv, kernel=kernel) if block.conv else None
-        # Mamba-2's start (Dao & Gu 2024): a pace A from 1 to 16 and a step from 1e-3 to 1e-1, log-uniform.
-        self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
-        step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-        self.step_bias = nn.Parameter(inverse_softplus(step))
+        self.log_pace, self.step_bias = decay_start(self.heads, self.heads) if block.decay else (None, None)
         self.norm = make_norm(shape, self.v, kernel) if block.norm else None
         self.out = Linear(values, shape.dim, bias=False)
 
@@ -213,8 +212,10 @@ class _Mixer(nn.Module):
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
         state = state or {}
-        if self.kernel == "c" and narrow(x_BTD, self.project.weight):
-            return self._whole(x_BTD, state)
+        log_pace, step_bias = self.log_pace, self.step_bias
+        decay = None if log_pace is None or step_bias is None else (log_pace, step_bias)
+        if decay and self.kernel == "c" and narrow(x_BTD, self.project.weight):
+            return self._whole(x_BTD, state, *decay)
         mixed, step, write, gate = self.project(x_BTD).split(self.split, dim=-1)
         after: dict[str, Tensor | int] = {}
         if self.conv is None:
@@ -223,10 +224,13 @@ class _Mixer(nn.Module):
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
         mixed = at_least_fp32(mixed)
         qk, v = mixed.split([2 * self.heads * self.k, self.heads * self.v], dim=-1)
-        q, k = self._unit(qk)
-        step = F.softplus(at_least_fp32(step) + at_least_fp32(self.step_bias))
-        log_a = -at_least_fp32(self.log_pace).exp() * step
+        q, k = unit_heads(qk, self.heads, self.kernel)
         b = self.beta_max * at_least_fp32(write).sigmoid()
+        if decay is None:
+            log_a = torch.zeros_like(b)
+        else:
+            log_pace, step_bias = map(at_least_fp32, decay)
+            log_a = -log_pace.exp() * F.softplus(at_least_fp32(step) + step_bias)
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
@@ -236,7 +240,9 @@ class _Mixer(nn.Module):
         o = o.flatten(2).to(x_BTD.dtype)
         return self.out(gated(gate, o, self.kernel) if gate.shape[-1] else o), after
 
-    def _whole(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+    def _whole(
+        self, x_BTD: Tensor, state: State, log_pace_H: Tensor, step_bias_H: Tensor
+    ) -> tuple[Tensor, State]:
         """The same in one piece."""
         before: Mapping[str, Any] = state
         tail, s, channels = before.get("conv"), before.get("s"), self.split[0]
@@ -258,16 +264,20 @@ class _Mixer(nn.Module):
             shift=float(norm.zero_centred) if norm else 0.0,
         )
         gain = x_BTD.new_ones(self.v) if norm is None else norm.weight
-        weights = taps, tail, self.log_pace, self.step_bias, gain, self.out.weight, s
+        weights = taps, tail, log_pace_H, step_bias_H, gain, self.out.weight, s
         y, conv, s = delta_layer(sizes, x_BTD, self.project.weight, *weights)
         return y, {"s": s} if self.conv is None else {"conv": conv, "s": s}
 
-    def _unit(self, qk_BTX: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries at length K^-1/2 and keys at length 1, [B, T, H, K] each."""
-        if self.kernel == "c":
-            return ops.unit_heads(qk_BTX, self.heads)
-        q, k = l2_normalise(qk_BTX.unflatten(-1, (2, self.heads, self.k))).unbind(2)
-        return q * self.k**-0.5, k
+
+def decay_start(heads: int, steps: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """(log_pace [heads], step_bias [steps]) at Mamba-2's start (Dao & Gu 2024).
+
+    The decay is exp(-exp(log_pace) softplus(. + step_bias)): a pace from 1 to 16, a step from 1e-3 to 1e-1,
+    log-uniform.
+    """
+    log_pace = torch.empty(heads).uniform_(1, 16).log()
+    step = torch.empty(steps).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    return nn.Parameter(log_pace), nn.Parameter(inverse_softplus(step))
 
 
 _CORES: Cores = {
@@ -291,6 +301,9 @@ class GDN:
     the output by silu(W x). norm: RMSNorm of each head's output, before the gate.
     """
 
+    word: ClassVar[str] = "gdn"
+    decay: ClassVar[bool] = True
+
     expand_k: float = 0.75
     expand_v: float = 1.5
     conv: int = 4
@@ -301,12 +314,15 @@ class GDN:
     def __post_init__(self) -> None:
         if not (self.expand_k > 0 and self.expand_v > 0):
             raise OptionError(
-                f"gdn: expand_k is {self.expand_k} and expand_v is {self.expand_v}; both must be above 0"
+                f"{self.word}: expand_k is {self.expand_k} and expand_v is {self.expand_v}; "
+                "both must be above 0"
             )
         if self.conv < 0:
-            raise OptionError(f"gdn: conv is {self.conv}; it must be 0 (none) or the number of taps")
+            raise OptionError(f"{self.word}: conv is {self.conv}; it must be 0 (none) or the number of taps")
         if not 0 < self.beta_max <= 2:
-            raise OptionError(f"gdn: beta_max is {self.beta_max}; beyond (0, 2] the memory is not stable")
+            raise OptionError(
+                f"{self.word}: beta_max is {self.beta_max}; beyond (0, 2] the memory is not stable"
+            )
 
     @property
     def role(self) -> Role:
@@ -316,19 +332,23 @@ class GDN:
         """(K, V) of one head. Raises OptionError where they do not split evenly."""
         keys, values = self.expand_k * shape.dim, self.expand_v * shape.dim
         return (
-            split_heads_dim(keys, shape.heads, f"gdn: with expand_k={self.expand_k:g} the key"),
-            split_heads_dim(values, shape.heads, f"gdn: with expand_v={self.expand_v:g} the value"),
+            split_heads_dim(keys, shape.heads, f"{self.word}: with expand_k={self.expand_k:g} the key"),
+            split_heads_dim(values, shape.heads, f"{self.word}: with expand_v={self.expand_v:g} the value"),
         )
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""
         return _Mixer(self, shape, kernel)
 
-    def params(self, shape: Shape) -> int:
+    def _weights(self, shape: Shape) -> int:
+        """Entries of the matrices and the convolution: each is one multiply-add per token."""
         k, v = self.widths(shape)
-        rows = shape.heads * (2 * k + (3 if self.gate else 2) * v + 2)
-        conv = self.conv * shape.heads * (2 * k + v)
-        return shape.dim * rows + conv + 2 * shape.heads + (v if self.norm else 0)
+        rows = 2 * k + (3 if self.gate else 2) * v + (2 if self.decay else 1)
+        return shape.heads * (shape.dim * rows + self.conv * (2 * k + v))
+
+    def params(self, shape: Shape) -> int:
+        decay = 2 * shape.heads if self.decay else 0
+        return self._weights(shape) + decay + (self.widths(shape)[1] if self.norm else 0)
 
     def state_size(self, shape: Shape, length: int) -> int:
         k, v = self.widths(shape)
@@ -337,7 +357,5 @@ class GDN:
 
     def flops(self, shape: Shape, length: int) -> int:
         k, v = self.widths(shape)
-        rows = shape.heads * (2 * k + (3 if self.gate else 2) * v + 2)
-        conv = self.conv * shape.heads * (2 * k + v)
         scan = 3 * shape.heads * k * v  # read under the key, write, read under the query
-        return 2 * (shape.dim * rows + conv + scan)
+        return 2 * (self._weights(shape) + scan)

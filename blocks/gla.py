@@ -1,7 +1,7 @@
 """Gated linear attention: a linear memory whose every key channel forgets at a pace chosen by the token.
 
 B batch, T time, D model width, H heads, K key width, V value width; C tokens of a chunk, N chunks of all
-heads and sequences together, S spans inside a chunk.
+heads and sequences together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from blocks.base import (
     core_of,
     split_heads_dim,
 )
-from blocks.chunks import join_chunks, span_sums, split_chunks
+from blocks.chunks import channel_decays, join_chunks, split_chunks
 from blocks.kernels import ops
 from blocks.parts import ShortConv, gated, make_norm
 from blocks.products import Linear
@@ -60,17 +60,12 @@ def gla_chunked(
     """The same function in chunks of ``chunk`` tokens, stable at any decay.
 
     Inside a chunk the score of token i with token j is sum_k q_ik k_jk exp(log a_{j+1} + ... + log a_i)_k.
-    The exponent is formed for every pair: factoring it into one factor of i and one of j, as a plain matrix
-    product would need, overflows as soon as the decay is strong. Every factor here is at most 1.
     """
     batch, length, heads, _ = k_BTHK.shape
     chunk = min(chunk, length)
     with torch.autocast(q_BTHK.device.type, enabled=False):
         q, k, v, log_a = (split_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV, log_a_BTHK))
-        sums_CS, mask_S = span_sums(chunk, k)
-        spans_NSK = torch.matmul(sums_CS.T, log_a).add(mask_S[:, None]).exp()
-        start_NCK, pairs = spans_NSK.split([chunk, chunk * chunk], dim=1)
-        decay_NijK = pairs.unflatten(1, (chunk, chunk))
+        start_NCK, decay_NijK = channel_decays(log_a)
         scores = ((decay_NijK * k[:, None]) @ q[..., None]).squeeze(-1)
         adds = torch.bmm((k * decay_NijK[:, -1]).mT, v).unflatten(0, (batch * heads, -1)).unbind(1)
         carries = start_NCK[:, -1, :, None].unflatten(0, (batch * heads, -1)).unbind(1)

@@ -23,6 +23,7 @@ __all__ = [
     "l2_normalise",
     "make_norm",
     "rope",
+    "unit_heads",
     "unit_rms",
 ]
 
@@ -94,6 +95,14 @@ def gated(gate: Tensor, x: Tensor, kernel: Kernel) -> Tensor:
 def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / sqrt(|x|^2 + eps) over the last axis; smooth at 0, so a zero vector gives a finite gradient."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def unit_heads(qk_BTX: Tensor, heads: int, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """Queries at length K^-1/2 and keys at length 1, [B, T, H, K] each, from both of all heads in a row."""
+    if kernel == "c":
+        return ops.unit_heads(qk_BTX, heads)
+    q, k = l2_normalise(qk_BTX.unflatten(-1, (2, heads, -1))).unbind(2)
+    return q * q.shape[-1] ** -0.5, k
 
 
 def inverse_softplus(x: Tensor) -> Tensor:

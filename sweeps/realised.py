@@ -13,11 +13,14 @@ from typing import Any
 
 from blocks.attention import Attention, key_value_heads
 from blocks.base import Block, Shape
+from blocks.deltanet import DeltaNet
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
+from blocks.gated_attention import GatedAttention
 from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
+from blocks.kda import KDA
 from blocks.schedule import Schedule
 
 __all__ = ["realised", "realised_block"]
@@ -59,7 +62,7 @@ def _sparse(block: Sparse, shape: Shape) -> Sparse:
 def _attention(block: Attention, shape: Shape) -> Attention:
     heads, width = block.widths(shape)
     rotated = 0 if block.window == 1 else block.rotary(shape)  # who sees only itself sees no distance
-    base = block.base if rotated else Attention.base
+    base = block.base if rotated > 2 else Attention.base  # the first pair turns by a radian at any base
     return replace(block, kv_heads=heads, rope=rotated / width, base=base)
 
 
@@ -70,6 +73,10 @@ def _shared_heads(block: FoX | GenesisFoX, shape: Shape) -> Block:
 def _expanded(block: GDN | GLA, shape: Shape) -> Block:
     keys, values = (shape.heads * width / shape.dim for width in block.widths(shape))
     return replace(block, expand_k=keys, expand_v=values)
+
+
+def _kda(block: KDA, shape: Shape) -> Block:
+    return _expanded(replace(block, rank=block.narrow(shape)), shape)
 
 
 def _genesis_gla(block: GenesisGLA, shape: Shape) -> GenesisGLA:
@@ -84,9 +91,12 @@ _RULES: Mapping[type[Any], Callable[[Any, Shape], Block]] = {
     MLP: _mlp,
     Sparse: _sparse,
     Attention: _attention,
+    GatedAttention: _attention,
     FoX: _shared_heads,
     GenesisFoX: _shared_heads,
     GDN: _expanded,
+    DeltaNet: _expanded,
+    KDA: _kda,
     GLA: _expanded,
     GenesisGLA: _genesis_gla,
 }

@@ -20,6 +20,7 @@ from blocks.fox import forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.gla import gla_chunked, gla_reference
+from blocks.kda import kda_chunked, kda_reference
 from blocks.kernels import ops
 from blocks.linear import linear_chunked, linear_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
@@ -231,6 +232,31 @@ def _ties(rng: Generator) -> tuple[Tensor, ...]:
     return (torch.randint(-2, 3, (B, T, 12), generator=rng).double(),)
 
 
+def _without_decay(draw: Draw) -> Draw:
+    """A case of the gated delta rule at a decay of 1."""
+
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, v, _, b, s = draw(rng)
+        return q, k, v, b, s
+
+    return inputs
+
+
+def _delta_rule(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+    q, k, v, b, s = inputs
+    return form(q, k, v, torch.zeros_like(b), b, s)
+
+
+def _by_channel(draw: Draw) -> Draw:
+    """A case of the gated delta rule with its decay in three of four key channels alone."""
+
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, v, log_a, b, s = draw(rng)
+        return q, k, v, log_a[..., None] * (torch.arange(K) % 4 > 0).double(), b, s
+
+    return inputs
+
+
 DELTA: dict[str, Draw] = {
     "same_keys": partial(_delta_same_keys, strength=1.0),
     "gates_80": _delta_gates,
@@ -253,6 +279,12 @@ CORES: dict[str, Core] = {
         {"torch": partial(attention, window=9)},
         {"sharp": _sharp, "same_keys": _same_keys},
     ),
+    "gated_attention": Core(
+        "gated_attn",
+        partial(attention_reference, window=None),
+        {"torch": partial(attention, window=None), "c": ops.attention},
+        {"sharp": _sharp},
+    ),
     "forgetting_attention": Core(
         "fox",
         forgetting_attention_reference,
@@ -264,6 +296,25 @@ CORES: dict[str, Core] = {
         gated_delta_reference,
         {"torch": gated_delta_chunked, "c": ops.gated_delta},
         {**DELTA, "same_keys_twice": partial(_delta_same_keys, strength=2.0)},
+    ),
+    "delta_rule": Core(
+        "deltanet",
+        partial(_delta_rule, gated_delta_reference),
+        {"torch": partial(_delta_rule, gated_delta_chunked), "c": partial(_delta_rule, ops.gated_delta)},
+        {
+            "same_keys": _without_decay(partial(_delta_same_keys, strength=1.0)),
+            "same_keys_twice": _without_decay(partial(_delta_same_keys, strength=2.0)),
+            "gates_80": _without_decay(_delta_gates),
+        },
+    ),
+    "kda": Core(
+        "kda",
+        kda_reference,
+        {"torch": kda_chunked},
+        {
+            **{name: _by_channel(draw) for name, draw in DELTA.items()},
+            "same_keys_twice": _by_channel(partial(_delta_same_keys, strength=2.0)),
+        },
     ),
     "gla": Core(
         "gla",
