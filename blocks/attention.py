@@ -27,8 +27,9 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.kernels import ops
-from blocks.parts import make_norm, rope
+from blocks.parts import apart, make_norm, rope, unit_rms
 from blocks.products import Linear
+from blocks.values import embedded_values
 
 __all__ = [
     "Attention",
@@ -146,19 +147,30 @@ class AttentionMixer(nn.Module):
         self.v = Linear(shape.dim, kept, bias=False)
         self.q_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
         self.k_norm = make_norm(shape, self.width, kernel) if block.qk_norm else None
+        self.eps, self.exclusive = shape.eps, block.exclusive
+        self.q_gain: nn.Parameter | None = (
+            None if block.qk_gain is None else nn.Parameter(torch.full((shape.heads,), block.qk_gain))
+        )
+        self.share: nn.Parameter | None = nn.Parameter(torch.ones(())) if block.values else None
         self.out = Linear(inner, shape.dim, bias=False)
 
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
-        o_BTHK, after = self.attend(x_BTD, state)
+        o_BTHK, after = self.attend(x_BTD, state, context)
         return self.out(o_BTHK.flatten(2)), after
 
-    def attend(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def attend(self, x_BTD: Tensor, state: State | None, context: Context | None) -> tuple[Tensor, State]:
         """What each head reads, before the last projection, and the state afterwards."""
-        q, k, v = (layer(x_BTD).unflatten(-1, (-1, self.width)) for layer in (self.q, self.k, self.v))
+        q, k, v = self.q(x_BTD), self.k(x_BTD), self.v(x_BTD)
+        if self.share is not None:
+            v = v + self.share * embedded_values(context, v.shape[-1])
+        q, k, v = (x.unflatten(-1, (-1, self.width)) for x in (q, k, v))
+        own = v
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if self.q_gain is not None:
+            q, k = unit_rms(q, self.eps) * self.q_gain[:, None].to(q.dtype), unit_rms(k, self.eps)
         before: Mapping[str, Any] = state or {}
         if before:
             k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
@@ -168,7 +180,8 @@ class AttentionMixer(nn.Module):
         # Only distances matter, so positions count from the first key still held.
         q = rope(q, size - q.shape[1], self.rotary, self.base)
         k = rope(k, 0, self.rotary, self.base)
-        return self.core(q, k, v, self.window), after
+        o = self.core(q, k, v, self.window)
+        return apart(o, own) if self.exclusive else o, after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +192,10 @@ class Attention:
     rope: the share of each head that is rotated by position, 0 for no positions at all; the rotated width is
     rounded down to an even number. base: of the rotation's wavelengths. window: the keys that a token sees,
     itself included; None for all. qk_norm: RMSNorm on each head's query and key, one gain for all heads.
+
+    qk_gain: the same norms without gains, and each query head times a learned gain that starts at this.
+    exclusive: heads read nothing along the token's own value (``parts.apart``). values: a learned share,
+    at first 1, of the model's embedding of values (``blocks.values``) is added to the values.
     """
 
     word: ClassVar[str] = "attn"
@@ -188,8 +205,13 @@ class Attention:
     base: float = 10_000.0
     window: int | None = None
     qk_norm: bool = False
+    qk_gain: float | None = None
+    exclusive: bool = False
+    values: bool = False
 
     def __post_init__(self) -> None:
+        if self.qk_norm and self.qk_gain is not None:
+            raise OptionError(f"{self.word}: qk_gain has norms of its own; give qk_norm=False with it")
         for name, value in (("kv_heads", self.kv_heads), ("window", self.window)):
             if value is not None and value < 1:
                 raise OptionError(f"{self.word}: {name} is {value}; it must be at least 1, or None")
@@ -209,6 +231,11 @@ class Attention:
         width = split_heads_dim(shape.dim, shape.heads, f"{self.word}: the model")
         return key_value_heads(self.word, self.kv_heads, shape), width
 
+    def value_width(self, shape: Shape) -> int | None:
+        """The width of all values of a token, where the model's embedding of values is asked for."""
+        groups, width = self.widths(shape)
+        return groups * width if self.values else None
+
     def rotary(self, shape: Shape) -> int:
         """Channels of each head that are rotated."""
         return 2 * int(self.rope * self.widths(shape)[1] / 2)
@@ -219,7 +246,8 @@ class Attention:
 
     def params(self, shape: Shape) -> int:
         groups, width = self.widths(shape)
-        return 2 * shape.dim * width * (shape.heads + groups) + (2 * width if self.qk_norm else 0)
+        few = (2 * width if self.qk_norm else 0) + (0 if self.qk_gain is None else shape.heads) + self.values
+        return 2 * shape.dim * width * (shape.heads + groups) + few
 
     def state_size(self, shape: Shape, length: int) -> int:
         groups, width = self.widths(shape)

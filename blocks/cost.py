@@ -10,6 +10,7 @@ from blocks.base import Block, Role, Shape
 from blocks.design import PLAIN, Design
 from blocks.inputs import INPUTS
 from blocks.schedule import Layer, Schedule
+from blocks.values import widths_of
 
 __all__ = ["Counts", "counts", "flops_per_token", "layer_role", "params_by_part", "state_size", "strip"]
 
@@ -61,6 +62,8 @@ def params_by_part(
         if many := part.params(shape):
             name = next(word for word, cls in INPUTS.items() if type(part) is cls)
             parts[name] = parts.get(name, 0) + many
+    if design.values:
+        parts["values"] = design.values.params(vocab, _value_widths(schedule, shape))
     depth, whole = len(schedule), sum(len(layer) for layer in schedule)
     if joins := residual.params(design.residual, depth, shape.dim, whole):
         parts["residual"] = joins
@@ -75,7 +78,13 @@ def params_by_part(
 def flops_per_token(schedule: Schedule, shape: Shape, vocab: int, length: int, design: Design = PLAIN) -> int:
     """Forward FLOPs per token of a LanguageModel, the mean over ``length`` tokens, head included."""
     blocks = sum(b.flops(shape, length) for layer in schedule for b in layer)
-    return blocks + sum(part.flops(shape) for part in design.inputs) + 2 * shape.dim * vocab
+    inputs = sum(part.flops(shape) for part in design.inputs)
+    values = design.values.flops(_value_widths(schedule, shape)) if design.values else 0
+    return blocks + inputs + values + 2 * shape.dim * vocab
+
+
+def _value_widths(schedule: Schedule, shape: Shape) -> list[int]:
+    return widths_of([block for layer in schedule for block in layer], shape)
 
 
 def state_size(schedule: Schedule, shape: Shape, length: int, design: Design = PLAIN) -> int:

@@ -24,7 +24,7 @@ class DeltaNet(GDN):
     expand_k, expand_v: widths of all keys and of all values over D. conv: taps of the short convolution, 0
     for none. beta_max: the largest write strength; above 1 the memory can flip the sign of what it holds
     (Grazzi et al. 2025), which tracking of state needs. gate: multiply the output by silu(W x), which the
-    paper does not. norm: RMSNorm of each head's output.
+    paper does not. norm: RMSNorm of each head's output. exclusive: as for ``gdn``.
     """
 
     word: ClassVar[str] = "deltanet"

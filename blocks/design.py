@@ -2,6 +2,7 @@
 
 inputs: bigram(buckets=2048, dim=128) + norm + smear      blocks.inputs
 residual: x0_mix + unet + ln_scale + branch_scale         blocks.residual
+values: embedding(dim=128)                                blocks.values
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from blocks.base import OptionError
 from blocks.inputs import INPUTS, Input
 from blocks.notation import NotationError, check_option, literal, parse_text, refuse, show_call, suggest
 from blocks.residual import RESIDUAL, Part
+from blocks.values import VALUES, Embedding
 
 __all__ = ["PLAIN", "Design", "DesignError", "Init", "Norms", "design_of"]
 
@@ -32,8 +34,9 @@ class DesignError(NotationError):
 class Design:
     """The model around its layers; as it stands by default, it is the plain pre-norm model.
 
-    inputs: what happens to the embedded tokens, in order. residual: how layers are joined. norms: of every
-    block's input and of the last sum, with a learned ``gain`` or ``bare``. softcap: logits c are put out as
+    inputs: what happens to the embedded tokens, in order. residual: how layers are joined. values: what
+    blocks with ``values=True`` add to theirs. norms: of every block's input and of the last sum, with a
+    learned ``gain`` or ``bare``. softcap: logits c are put out as
     softcap tanh(c / softcap) (Bello et al. 2016; Gemma 2), None for as they are. init: as ``blocks`` start by
     themselves; or ``orthogonal``, with every block's last projection at 0, so that the stack starts as
     the identity.
@@ -41,6 +44,7 @@ class Design:
 
     inputs: tuple[Input, ...] = ()
     residual: tuple[Part, ...] = ()
+    values: Embedding | None = None
     norms: Norms = "gain"
     softcap: float | None = None
     init: Init = "blocks"
@@ -61,9 +65,15 @@ class Design:
 PLAIN = Design()
 
 
-def design_of(inputs: str | None = None, residual: str | None = None, **rest: Any) -> Design:
-    """The design that two texts and plain values describe. Raises DesignError, OptionError."""
+def design_of(
+    inputs: str | None = None, residual: str | None = None, values: str | None = None, **rest: Any
+) -> Design:
+    """The design that texts and plain values describe. Raises DesignError, OptionError."""
+    embeddings = _parts(values, VALUES, "embedding of values")
+    if len(embeddings) > 1:
+        raise DesignError(f"{values!r} are several embeddings of values; a model has one at most")
     return Design(
+        values=next(iter(embeddings), None),
         inputs=_parts(inputs, INPUTS, "input part"),
         residual=_parts(residual, RESIDUAL, "residual part"),
         **rest,

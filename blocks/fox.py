@@ -28,7 +28,7 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.kernels import ops
-from blocks.parts import ShortConv, gated, make_norm
+from blocks.parts import ShortConv, apart, gated, make_norm
 from blocks.products import Linear
 
 __all__ = ["CORES", "FoX", "forgetting_attention", "forgetting_attention_reference"]
@@ -122,6 +122,7 @@ class _Mixer(nn.Module):
         super().__init__()
         groups, self.width = block.widths(shape)
         self.kernel: Kernel = kernel
+        self.exclusive = block.exclusive
         self.core = core_of(CORES, kernel)
         inner, kept = shape.heads * self.width, groups * self.width
         self.q = Linear(shape.dim, inner, bias=False)
@@ -150,13 +151,15 @@ class _Mixer(nn.Module):
         q, k, v = (x.unflatten(-1, (-1, self.width)) for x in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        log_f = F.logsigmoid(at_least_fp32(self.forget(x_BTD)))
+        log_f, own = F.logsigmoid(at_least_fp32(self.forget(x_BTD))), v
         faded = log_f[:, :0]
         if before:
             k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
             faded = before["faded"]
         o, after["faded"] = self.core(q, k, v, log_f, faded)
         after["k"], after["v"] = k, v
+        if self.exclusive:
+            o = apart(o, own)
         if self.out_norm is not None:
             o = self.out_norm(o)
         o = o.flatten(2)
@@ -178,6 +181,7 @@ class FoX:
     output_norm (RMSNorm of each head's output), qk_norm (RMSNorm on each head's query and key) and conv
     (taps of a short convolution with SiLU on keys and on values, 0 for none; it takes the place of the
     paper's token shift). kv_heads: heads of keys and values, a divisor of the query heads; None for as many.
+    exclusive: heads read nothing along the token's own value (``parts.apart``).
     """
 
     kv_heads: int | None = None
@@ -186,6 +190,7 @@ class FoX:
     output_norm: bool = False
     qk_norm: bool = False
     conv: int = 0
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if self.kv_heads is not None and self.kv_heads < 1:

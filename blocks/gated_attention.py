@@ -25,7 +25,7 @@ class _Mixer(AttentionMixer):
     def forward(
         self, x_BTD: Tensor, state: State | None = None, context: Context | None = None
     ) -> tuple[Tensor, State]:
-        o_BTHK, after = self.attend(x_BTD, state)
+        o_BTHK, after = self.attend(x_BTD, state, context)
         # One gate for each channel of a head, or one for the whole head.
         gate = self.gate(x_BTD).sigmoid().unflatten(-1, (o_BTHK.shape[2], -1))
         return self.out((gate * o_BTHK).flatten(2)), after
@@ -38,7 +38,7 @@ class GatedAttention(Attention):
     As Qwen3-Next has it: QK-norm, and rotation of a quarter of each head. Its state is that of ``attn``.
 
     gate: ``elementwise``, one gate for each channel of each head, or ``headwise``, one for each head.
-    kv_heads, rope, base, window, qk_norm: as for ``attn``.
+    The other options are those of ``attn``.
     """
 
     word: ClassVar[str] = "gated_attn"

@@ -31,7 +31,7 @@ from blocks.base import (
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.kernels import ops
 from blocks.kernels.layers import DeltaSizes, delta_layer, narrow
-from blocks.parts import ShortConv, gated, inverse_softplus, make_norm, unit_heads
+from blocks.parts import ShortConv, apart, gated, inverse_softplus, make_norm, unit_heads
 from blocks.products import Linear
 
 __all__ = ["GDN", "decay_start", "delta_scan", "gated_delta_chunked", "gated_delta_reference"]
@@ -196,7 +196,7 @@ class _Mixer(nn.Module):
     def __init__(self, block: GDN, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
-        self.beta_max, self.core = block.beta_max, core_of(_CORES, kernel)
+        self.beta_max, self.exclusive, self.core = block.beta_max, block.exclusive, core_of(_CORES, kernel)
         self.kernel: Kernel = kernel
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values (mixed over time together), decay, write strength, gate.
@@ -214,7 +214,7 @@ class _Mixer(nn.Module):
         state = state or {}
         log_pace, step_bias = self.log_pace, self.step_bias
         decay = None if log_pace is None or step_bias is None else (log_pace, step_bias)
-        if decay and self.kernel == "c" and narrow(x_BTD, self.project.weight):
+        if decay and not self.exclusive and self.kernel == "c" and narrow(x_BTD, self.project.weight):
             return self._whole(x_BTD, state, *decay)
         mixed, step, write, gate = self.project(x_BTD).split(self.split, dim=-1)
         after: dict[str, Tensor | int] = {}
@@ -234,7 +234,10 @@ class _Mixer(nn.Module):
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
-        o, after["s"] = self.core(q, k, v.unflatten(-1, (self.heads, -1)), log_a, b, s)
+        v = v.unflatten(-1, (self.heads, -1))
+        o, after["s"] = self.core(q, k, v, log_a, b, s)
+        if self.exclusive:
+            o = apart(o, v)
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
@@ -298,7 +301,8 @@ class GDN:
     expand_k, expand_v: widths of all keys and of all values over D; 0.75 and 1.5 are the paper's, with which
     the layer holds 6 D^2 weights. conv: taps of the short convolution, 0 for none. beta_max: the largest
     write strength; above 1 the memory can flip the sign of what it holds (Grazzi et al. 2025). gate: multiply
-    the output by silu(W x). norm: RMSNorm of each head's output, before the gate.
+    the output by silu(W x). norm: RMSNorm of each head's output, before the gate. exclusive: heads read
+    nothing along the token's own value (``parts.apart``).
     """
 
     word: ClassVar[str] = "gdn"
@@ -310,6 +314,7 @@ class GDN:
     beta_max: float = 1.0
     gate: bool = True
     norm: bool = True
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if not (self.expand_k > 0 and self.expand_v > 0):

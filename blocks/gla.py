@@ -26,7 +26,7 @@ from blocks.base import (
 )
 from blocks.chunks import channel_decays, join_chunks, split_chunks
 from blocks.kernels import ops
-from blocks.parts import ShortConv, gated, make_norm
+from blocks.parts import ShortConv, apart, gated, make_norm
 from blocks.products import Linear
 
 __all__ = ["GLA", "gla_chunked", "gla_reference"]
@@ -83,7 +83,7 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
         self.kernel: Kernel = kernel
-        self.core = core_of(_CORES, kernel)
+        self.core, self.exclusive = core_of(_CORES, kernel), block.exclusive
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys and values, the narrow input of the decay, the output gate.
         self.split = [2 * keys + values, block.rank, values if block.gate else 0]
@@ -107,8 +107,10 @@ class _Mixer(nn.Module):
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
-        parts = (x.unflatten(-1, (self.heads, -1)) for x in (q * self.k**-0.5, k, v, log_a))
-        o, after["s"] = self.core(*parts, s)
+        q, k, v, log_a = (x.unflatten(-1, (self.heads, -1)) for x in (q * self.k**-0.5, k, v, log_a))
+        o, after["s"] = self.core(q, k, v, log_a, s)
+        if self.exclusive:
+            o = apart(o, v)
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
@@ -127,7 +129,7 @@ class GLA:
 
     expand_k, expand_v: widths of all keys and of all values over D. conv: taps of a short convolution (with
     SiLU) over q, k and v, 0 for none. gate: multiply the output by silu(W x). norm: RMSNorm of each head's
-    output, before the gate.
+    output, before the gate. exclusive: heads read nothing along the token's own value (``parts.apart``).
     """
 
     expand_k: float = 0.5
@@ -136,6 +138,7 @@ class GLA:
     conv: int = 0
     gate: bool = True
     norm: bool = True
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if not (self.expand_k > 0 and self.expand_v > 0):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from blocks.base import Context, Cores, Kernel, OptionError, Shape, State, at_least_fp32, core_of
 from blocks.chunks import channel_decays, join_chunks, split_chunks
 from blocks.gdn import GDN, decay_start, delta_scan
-from blocks.parts import ShortConv, make_norm, unit_heads
+from blocks.parts import ShortConv, apart, make_norm, unit_heads
 from blocks.products import Linear
 
 __all__ = ["KDA", "kda_chunked", "kda_reference"]
@@ -77,7 +77,7 @@ class _Mixer(nn.Module):
     def __init__(self, block: KDA, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
-        self.beta_max, self.core = block.beta_max, core_of(_CORES, kernel)
+        self.beta_max, self.exclusive, self.core = block.beta_max, block.exclusive, core_of(_CORES, kernel)
         self.kernel: Kernel = kernel
         keys, values, rank = self.heads * self.k, self.heads * self.v, block.narrow(shape)
         # One projection: queries, keys and values (mixed over time together), write strength, the narrow
@@ -109,7 +109,10 @@ class _Mixer(nn.Module):
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
-        o, after["s"] = self.core(q, k, v.unflatten(-1, (self.heads, -1)), log_a, b, s)
+        v = v.unflatten(-1, (self.heads, -1))
+        o, after["s"] = self.core(q, k, v, log_a, b, s)
+        if self.exclusive:
+            o = apart(o, v)
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
@@ -128,7 +131,7 @@ class KDA(GDN):
     the pace one for each head, W1 of ``rank`` rows.
 
     rank: rows of W1, and of the first matrix of the gate; None for as many as a head has key channels, the
-    paper's. gate: multiply the output by sigmoid(W4 W3 x). expand_k, expand_v, conv, beta_max, norm: as for
+    paper's. gate: multiply the output by sigmoid(W4 W3 x). The other options are those of
     ``gdn``.
     """
 

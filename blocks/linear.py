@@ -27,6 +27,7 @@ from blocks.base import (
 )
 from blocks.chunks import join_chunks, split_chunks
 from blocks.kernels import ops
+from blocks.parts import apart
 from blocks.products import Linear
 
 __all__ = ["LinearAttention", "linear_chunked", "linear_reference"]
@@ -63,6 +64,7 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
         self.feature, self.normalise, self.core = block.feature, block.normalise, core_of(_CORES, kernel)
+        self.exclusive = block.exclusive
         self.project = Linear(shape.dim, 3 * shape.dim, bias=False)
         self.out = Linear(shape.dim, shape.dim, bias=False)
 
@@ -72,7 +74,7 @@ class _Mixer(nn.Module):
         q, k, v = at_least_fp32(self.project(x_BTD)).unflatten(-1, (3, self.heads, self.width)).unbind(2)
         if self.feature == "elu":
             q, k = F.elu(q) + 1, F.elu(k) + 1
-        q = q * self.width**-0.5
+        q, own = q * self.width**-0.5, v
         if self.normalise:
             # The normaliser is one more value channel, which always holds 1.
             v = F.pad(v, (0, 1), value=1.0)
@@ -82,6 +84,8 @@ class _Mixer(nn.Module):
         o, s = self.core(q, k, v, s)
         if self.normalise:
             o = o[..., :-1] / (o[..., -1:] + self.eps)
+        if self.exclusive:
+            o = apart(o, own)
         return self.out(o.flatten(2).to(x_BTD.dtype)), {"s": s}
 
 
@@ -96,11 +100,13 @@ class LinearAttention:
     q times K^-1/2. Nothing is forgotten: it is the baseline the gated mixers are held against.
 
     feature: f, elu(x) + 1 as in the paper, or the identity. normalise: divide by z_t . f(q_t); without it
-    the state is H*K*V. The identity has no sign, so it cannot be normalised.
+    the state is H*K*V. The identity has no sign, so it cannot be normalised. exclusive: heads read nothing
+    along the token's own value (``parts.apart``).
     """
 
     feature: Literal["elu", "identity"] = "elu"
     normalise: bool = True
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if self.feature not in ("elu", "identity"):

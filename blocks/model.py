@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from blocks.base import Block, Context, Kernel, Shape, State
+from blocks.base import Block, Context, Kernel, OptionError, Shape, State
 from blocks.design import PLAIN, Design
 from blocks.inputs import Inputs
 from blocks.mup import check_base
@@ -20,6 +20,7 @@ from blocks.products import Linear
 from blocks.residual import BranchScale, LnScale, Topology
 from blocks.schedule import Schedule
 from blocks.segments import SEGMENTS, Layout, SegmentError, layout_of
+from blocks.values import Values, widths_of
 
 __all__ = ["AutoEncoder", "LanguageModel", "ModelState", "Residual", "Stack", "StateError"]
 
@@ -200,7 +201,7 @@ class LanguageModel(nn.Module):
     parameter its learning rate. At D = mup the model is the one without. Raises MupError.
 
     design: what it has beside that (``blocks.design``). Where it has inputs, their states are the last
-    entry of the model's.
+    entry of the model's. Raises OptionError where it and the blocks do not belong together.
     """
 
     def __init__(
@@ -218,6 +219,13 @@ class LanguageModel(nn.Module):
         self.mup, self.design = mup, design
         self.embedding = nn.Embedding(vocab, shape.dim)
         self.inputs = Inputs(design.inputs, shape) if design.inputs else None
+        widths = widths_of([block for layer in schedule for block in layer], shape)
+        if bool(widths) != (design.values is not None):
+            raise OptionError(
+                "blocks with values=True and the model's embedding of values (values: embedding) belong "
+                f"together; only {'blocks ask for it' if widths else 'the model has it'}"
+            )
+        self.values = Values(design.values, vocab, widths) if design.values else None
         self.stack = Stack(schedule, shape, kernel, design)
         self.norm = _norm(shape, kernel, design)
         self.head = Linear(shape.dim, vocab, bias=False)
@@ -238,6 +246,9 @@ class LanguageModel(nn.Module):
             segments_BT = None if context is None else context.get(SEGMENTS)
             state, before = self._split(state)
             x_BTD, kept = self.inputs(x_BTD, tokens_BT, before, segments_BT)
+        if self.values is not None:
+            context = {} if context is None else context
+            self.values(tokens_BT, context)
         x_BTD, after = self.stack(x_BTD, state, context)
         if kept is not None and after:
             after = [*after, kept]

@@ -91,6 +91,8 @@ Kind = tuple[bool, bool, bool]
 def _kinds(model: LanguageModel) -> dict[str, Kind]:
     """Of all parameters but those that are nothing of it."""
     kinds: dict[str, Kind] = {"embedding.weight": (False, True, False), "head.weight": (False, True, False)}
+    if model.values is not None:  # from a fixed number of inputs
+        kinds |= {f"values.{path}.weight": (False, True, False) for path in _layers(model.values)}
     shape, known = model.stack.shape, {}
     for i, part in enumerate(model.design.inputs):
         kinds |= {f"inputs.parts.{i}.{name}": kind for name, kind in _kinds_of(part, shape).items()}
@@ -113,7 +115,7 @@ def _kinds_of(block: Block | Input, shape: Shape) -> dict[str, Kind]:
             f"mup: {type(block).__name__} cannot be built without memory, which tells how it grows with the "
             f"width ({exc}); build its tensors with torch's functions and do not read their values"
         ) from exc
-    layers = {f"{path}.weight".lstrip(".") for path, part in narrow.named_modules() if _is_layer(part)}
+    layers = {f"{path}.weight".lstrip(".") for path in _layers(narrow)}
     found, grown = {}, dict(wide.named_parameters())
     for name, parameter in narrow.named_parameters():
         pairs = zip(parameter.shape, grown[name].shape, strict=True)
@@ -123,5 +125,6 @@ def _kinds_of(block: Block | Input, shape: Shape) -> dict[str, Kind]:
     return found
 
 
-def _is_layer(part: nn.Module) -> bool:
-    return isinstance(part, nn.Linear | nn.Embedding)
+def _layers(module: nn.Module) -> list[str]:
+    """Where linear layers and embeddings are."""
+    return [path for path, part in module.named_modules() if isinstance(part, nn.Linear | nn.Embedding)]

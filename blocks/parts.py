@@ -18,6 +18,7 @@ from blocks.kernels import ops
 __all__ = [
     "RMSNorm",
     "ShortConv",
+    "apart",
     "gated",
     "inverse_softplus",
     "l2_normalise",
@@ -75,6 +76,17 @@ class _Normed(torch.autograd.Function):
         along = (d_unit * unit).mean(-1, keepdim=True)
         d_x = torch.addcmul(d_unit, unit, along, value=-1).mul_(rate)
         return d_x, d_gain, None
+
+
+def apart(o_BTHV: Tensor, v_BTGV: Tensor) -> Tensor:
+    """What heads read less its part along the token's own value (exclusive self-attention, Zhai 2026, eq. 3).
+
+    o - <o, v> v / |v|^2, so that a token reads nothing of itself, which the residual has already. H heads, in
+    groups of H / G that share a value.
+    """
+    o = at_least_fp32(o_BTHV).unflatten(2, (v_BTGV.shape[2], -1))
+    unit = F.normalize(at_least_fp32(v_BTGV), dim=-1, eps=1e-12).unsqueeze(3)
+    return (o - (o * unit).sum(-1, keepdim=True) * unit).flatten(2, 3).to(o_BTHV.dtype)
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:

@@ -147,7 +147,9 @@ def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
     parts = params_by_part(layers, shape, spec.model.vocab, spec.model.tied, blocks, design_of(spec))
     total = sum(parts.values())
     # Muon takes the matrices of the stack; its vectors are few and counted with them.
-    hidden = total - sum(parts.get(name, 0) for name in ("embedding", "head", "norms", "residual", *INPUTS))
+    hidden = total - sum(
+        parts.get(name, 0) for name in ("embedding", "head", "norms", "residual", "values", *INPUTS)
+    )
     optimiser = 8 * total - (4 * hidden if train.optimiser.name == "muon" else 0)
     share = devices if train.parallel == "fsdp" else 1
     fixed, row = _activations(spec, blocks)

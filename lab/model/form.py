@@ -49,8 +49,8 @@ class ModelPart(_Part):
     schedule: layers as text; with ``depth`` it is repeated and cut there. vocab: ids that the embedding has,
     at least as many as the tokenizer. mup: the base width of maximal update parametrisation, null without.
 
-    inputs, residual: what stands before the layers and between them, as text; norms, softcap, init: see
-    ``blocks.design``.
+    inputs, residual, values: what stands before the layers, between and beside them, as text; norms, softcap,
+    init: see ``blocks.design``.
     """
 
     schedule: Text
@@ -61,6 +61,7 @@ class ModelPart(_Part):
     mup: Annotated[int, Field(ge=1, le=16_384)] | None = None
     inputs: Text | None = None
     residual: Text | None = None
+    values: Text | None = None
     norms: Norms = "gain"
     softcap: Positive | None = None
     init: Init = "blocks"

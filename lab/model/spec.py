@@ -97,6 +97,7 @@ def dump(spec: Spec) -> str:
 
 def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
     train = spec.train
+    layers: Schedule = ()
     try:
         layers = schedule_of(spec, blocks)
     except NotationError as exc:
@@ -108,11 +109,17 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
             check_base(spec.model.mup, shape_of(spec))
         except (OptionError, MupError) as exc:
             yield ("model",), str(exc)
-    for name in ("inputs", "residual"):
+    for name in ("inputs", "residual", "values"):
         try:
             designs.design_of(**{name: getattr(spec.model, name)})
         except (NotationError, OptionError) as exc:
             yield ("model", name), str(exc)
+    if bool(spec.model.values) != any(getattr(block, "values", False) for layer in layers for block in layer):
+        has = "the model has it" if spec.model.values else "a block asks for it"
+        yield (
+            ("model", "values"),
+            f"blocks with values=True and model.values (embedding) belong together; only {has}",
+        )
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
     rate = train.rate
@@ -143,7 +150,7 @@ def design_of(spec: Spec) -> Design:
     """What the model has beside its layers. Raises DesignError, OptionError."""
     part = spec.model
     return designs.design_of(
-        part.inputs, part.residual, norms=part.norms, softcap=part.softcap, init=part.init
+        part.inputs, part.residual, part.values, norms=part.norms, softcap=part.softcap, init=part.init
     )
 
 

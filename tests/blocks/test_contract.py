@@ -6,6 +6,7 @@ Shapes: B batch, T time, D width.
 
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -236,7 +237,13 @@ def test_bf16_is_within_its_tolerance(block_text: str, block: Block, kernel: Ker
     with torch.no_grad():
         expected = exact(x.double())[0]
         pieces, _ = run(half, x, [1] * min(length, 2) + [length - 2] * (length > 2))
-    allowed = tolerances.bf16(block_text.split("(")[0]) * expected.norm()
+    size = expected.norm()
+    if getattr(block, "exclusive", False):
+        # What is left of a read-out may be nothing, as it is at first; rounding is that of what was read.
+        whole = build(replace(block, exclusive=False))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        whole.load_state_dict(exact.state_dict())
+        size = whole(x.double())[0].norm()
+    allowed = tolerances.bf16(block_text.split("(")[0]) * size
     assert (y.double() - expected).norm() <= allowed
     assert (pieces.double() - expected).norm() <= allowed, "in pieces"
 

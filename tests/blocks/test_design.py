@@ -7,14 +7,17 @@ import math
 import pytest
 import torch
 
+from blocks import BLOCKS
 from blocks.base import OptionError, Shape
 from blocks.cost import flops_per_token, params_by_part, state_size
 from blocks.design import PLAIN, Design, DesignError, design_of, show
 from blocks.inputs import INPUTS
 from blocks.model import LanguageModel, StateError
 from blocks.mup import groups
+from blocks.parts import apart
 from blocks.residual import RESIDUAL, pairs
 from blocks.schedule import parse
+from blocks.values import VALUES, Embedding
 
 SHAPE = Shape(dim=32, heads=2)
 MIXED = "2*(gdn, swiglu) + (fox, mlp) + (attn, sparse) + gla"
@@ -22,6 +25,7 @@ VOCAB = 11
 GOLF = design_of(
     "bigram(buckets=50, dim=8) + norm + smear",
     "x0_mix + unet + ln_scale + branch_scale",
+    "embedding(dim=8)",
     norms="bare",
     softcap=30.0,
     init="orthogonal",
@@ -33,16 +37,30 @@ DESIGNS = {
     "bare": Design(norms="bare"),
     "softcap": Design(softcap=5.0),
     "orthogonal": Design(init="orthogonal"),
+    "values": Design(values=Embedding(dim=8)),
     "golf": GOLF,
 }
+
+VALUED = (
+    "2*(attn(kv_heads=1, qk_gain=1.5, exclusive=True, values=True), mlp) + (gated_attn(values=True), mlp)"
+)
+"""A schedule whose blocks ask for two widths of values."""
+
+
+def text_of(design: Design) -> str:
+    return MIXED if design.values is None else VALUED
+
 
 each_design = pytest.mark.parametrize("design", list(DESIGNS.values()), ids=list(DESIGNS))
 
 
-def build(design: Design, text: str = MIXED, drift: float = 0.1, mup: int | None = None) -> LanguageModel:
+def build(
+    design: Design, text: str | None = None, drift: float = 0.1, mup: int | None = None
+) -> LanguageModel:
     """A model in float64 some way from its start, so that no part of it is one that does nothing."""
     torch.manual_seed(0)
-    model = LanguageModel(parse(text), SHAPE, VOCAB, design=design, mup=mup).double()
+    schedule = parse(text or text_of(design))
+    model = LanguageModel(schedule, SHAPE, VOCAB, design=design, mup=mup).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += drift * torch.randn_like(parameter)
@@ -102,7 +120,7 @@ def test_packed_documents_are_each_alone(design: Design) -> None:
 
 @each_design
 def test_costs_by_formula_are_those_of_what_is_built(design: Design) -> None:
-    model, schedule = build(design), parse(MIXED)
+    model, schedule = build(design), parse(text_of(design))
     parts = params_by_part(schedule, SHAPE, VOCAB, design=design)
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     _, state = model(tokens(9))
@@ -115,7 +133,8 @@ def test_costs_by_formula_are_those_of_what_is_built(design: Design) -> None:
     )
     assert held == state_size(schedule, SHAPE, 9, design)
     more = flops_per_token(schedule, SHAPE, VOCAB, 9, design) - flops_per_token(schedule, SHAPE, VOCAB, 9)
-    assert more == sum(part.flops(SHAPE) for part in design.inputs)
+    values = design.values.flops([16, 32]) if design.values else 0
+    assert more == values + sum(part.flops(SHAPE) for part in design.inputs)
 
 
 @each_design
@@ -194,6 +213,31 @@ def test_parts_of_the_residual_begin_as_the_plain_stack(text: str, value: str | 
     torch.testing.assert_close(joined(tokens(9))[0], plain(tokens(9))[0], atol=0, rtol=0)
 
 
+EXCLUSIVE = sorted(name for name, block in BLOCKS.items() if hasattr(block(), "exclusive"))
+
+
+@pytest.mark.parametrize("name", EXCLUSIVE)
+def test_who_reads_nothing_of_itself_reads_nothing_at_first(name: str) -> None:
+    """A first token has nobody but itself to read; later ones read what others left."""
+    x = torch.randn(2, 7, SHAPE.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for exclusive in (False, True):
+        torch.manual_seed(0)
+        found[exclusive] = BLOCKS[name](exclusive=exclusive).build(SHAPE).double()(x)[0]  # pyright: ignore
+    assert found[True][:, 0].abs().max() < 1e-9 < found[False][:, 0].abs().max()
+    assert (found[True][:, 1:].abs().amax(-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_what_is_read_apart_is_at_right_angles_to_the_value(groups: int) -> None:
+    o, v = (torch.randn(2, 5, heads, 6, dtype=torch.float64) for heads in (4, groups))
+    left, whole = apart(o, v), v.repeat_interleave(4 // groups, dim=2)
+    assert (left * whole).sum(-1).abs().max() < 1e-12
+    along = o - left
+    torch.testing.assert_close(along, whole * ((o * whole).sum(-1) / whole.square().sum(-1))[..., None])
+    assert torch.equal(apart(o, torch.zeros_like(v)), o)
+
+
 def test_layers_start_from_what_was_before_them() -> None:
     """x <- x + w y of the layer that is handed up, then x <- a x + b x0, as golf has it, for odd L."""
     model = build(design_of(residual="x0_mix + unet"), "3*gdn + fox + gla", drift=0.3)
@@ -267,7 +311,9 @@ def test_designs_are_written_and_read() -> None:
     inputs, residual = show(GOLF.inputs, INPUTS), show(GOLF.residual, RESIDUAL)
     assert inputs == "bigram(buckets=50, dim=8) + norm + smear"
     assert residual == "x0_mix + unet + ln_scale + branch_scale"
-    assert design_of(inputs, residual, norms="bare", softcap=30.0, init="orthogonal") == GOLF
+    values = "embedding(dim=8)"
+    assert design_of(inputs, residual, values, norms="bare", softcap=30.0, init="orthogonal") == GOLF
+    assert GOLF.values is not None and show((GOLF.values,), VALUES) == "embedding(dim=8)"
     assert show((), INPUTS) is None and design_of() == PLAIN
 
 
@@ -290,6 +336,34 @@ def test_what_is_no_design_is_refused_in_a_sentence(
     with pytest.raises((DesignError, OptionError)) as raised:
         design_of(inputs, residual)
     assert all(word in str(raised.value) for word in words), str(raised.value)
+
+
+def test_values_belong_to_a_model_that_embeds_them() -> None:
+    with pytest.raises(OptionError, match="only blocks ask for it"):
+        build(PLAIN, VALUED)
+    with pytest.raises(OptionError, match="only the model has it"):
+        build(DESIGNS["values"], MIXED)
+    block = build(DESIGNS["values"]).stack.parts()[0]["block"]
+    with pytest.raises(OptionError, match="this model has none"):
+        block(torch.zeros(1, 2, SHAPE.dim, dtype=torch.float64))
+    with pytest.raises(DesignError, match="one at most"):
+        design_of(values="embedding + embedding")
+
+
+def test_embedded_values_are_added_to_each_blocks_own() -> None:
+    """Those of the token alone, widened to the block's, times its share: as if the weights had them."""
+    model, ids = build(DESIGNS["values"], "attn(values=True)"), tokens(5)
+    assert model.values is not None
+    block, narrow = model.stack.parts()[0]["block"], model.values.scale * model.values.table(ids)
+    x = torch.randn(2, 5, SHAPE.dim, dtype=torch.float64)
+    context: dict[str, object] = {}
+    model.values(ids, context)
+    found, state = block(x, None, context)
+    values = block.v(x) + block.share * narrow @ model.values.widen["32"].weight.T
+    torch.testing.assert_close(state["v"].flatten(2), values)
+    plain = build(PLAIN, "attn").stack.parts()[0]["block"]
+    plain.load_state_dict({k: v for k, v in block.state_dict().items() if k != "share"})
+    assert (found - plain(x)[0]).abs().max() > 1e-3
 
 
 def test_a_state_of_another_model_is_refused() -> None:

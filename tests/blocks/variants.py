@@ -10,6 +10,7 @@ VARIANTS: dict[str, list[str]] = {
         "attn(window=1)",
         "attn(window=5, kv_heads=1)",
         "attn(window=64, base=500)",
+        "attn(kv_heads=2, rope=0.25, qk_gain=1.5, exclusive=True)",
     ],
     "gated_attn": [
         "gated_attn(gate='headwise', kv_heads=2, rope=1)",
@@ -19,18 +20,27 @@ VARIANTS: dict[str, list[str]] = {
         "fox(kv_heads=2, forget_bias=3)",
         "fox(output_gate='sigmoid', output_norm=True, qk_norm=True, conv=4)",
         "fox(output_gate='silu', conv=1)",
+        "fox(kv_heads=2, exclusive=True)",
     ],
-    "gdn": ["gdn(conv=0, gate=False, norm=False, beta_max=2)", "gdn(expand_k=1, expand_v=1, conv=1)"],
+    "gdn": [
+        "gdn(conv=0, gate=False, norm=False, beta_max=2)",
+        "gdn(expand_k=1, expand_v=1, conv=1)",
+        "gdn(exclusive=True)",
+    ],
     "deltanet": [
         "deltanet(conv=0, gate=True, beta_max=2)",
         "deltanet(expand_k=0.5, expand_v=2, conv=1, norm=False)",
     ],
     "kda": [
-        "kda(conv=0, gate=False, beta_max=2)",
+        "kda(conv=0, gate=False, beta_max=2, exclusive=True)",
         "kda(expand_k=0.5, expand_v=2, conv=1, rank=3, norm=False)",
     ],
-    "gla": ["gla(conv=4, gate=False, norm=False)", "gla(expand_k=1, expand_v=2, rank=3)"],
-    "linear": ["linear(normalise=False)", "linear(feature='identity', normalise=False)"],
+    "gla": ["gla(conv=4, gate=False, norm=False, exclusive=True)", "gla(expand_k=1, expand_v=2, rank=3)"],
+    "linear": [
+        "linear(exclusive=True)",
+        "linear(normalise=False)",
+        "linear(feature='identity', normalise=False)",
+    ],
     "ttt": ["ttt(mini_batch=5, conv=0, gate=False)", "ttt(mini_batch=1)", "ttt(mini_batch=64, lr=0.5)"],
     "genesis_gla": [
         "genesis_gla(kv_heads=2)",
