@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from lab.terminal import (
     BlocksOption,
+    CommandError,
     DepthOption,
     DimOption,
     HeadsOption,
@@ -25,6 +27,7 @@ from lab.terminal import (
 
 if TYPE_CHECKING:
     from blocks.base import Block, Shape
+    from blocks.design import Design
     from blocks.schedule import Schedule
 
 __all__ = ["describe", "layer_lines", "read_schedule"]
@@ -39,7 +42,11 @@ BYTES = 4  # a scalar in float32
 
 
 def describe(
-    schedule: Annotated[str, typer.Argument(help='Such as "3*(gdn, swiglu) + (fox, swiglu)".')],
+    context: typer.Context,
+    schedule: Annotated[
+        str,
+        typer.Argument(help='Such as "3*(gdn, swiglu) + (fox, swiglu)"; or a preset, such as golf-518.'),
+    ],
     dim: DimOption = 128,
     heads: HeadsOption = 4,
     vocab: Annotated[int, typer.Option(help="Token ids.", min=1)] = 256,
@@ -51,20 +58,47 @@ def describe(
 ) -> None:
     """Show what a schedule is and costs: its layers, parameters, FLOPs and state. Nothing is trained.
 
+    The name of a preset stands for a whole published architecture, its shape and vocabulary included.
+
     Examples:
       lab describe "3*(gdn, swiglu) + (fox, swiglu)"
       lab describe "r*(gdn, sparse) + (fox, sparse)" --var r=4:1 --depth 20 --dim 64
       lab describe "attn(window=64)" --length 4096 --json
+      lab describe smollm2-135m
     """
     from blocks.base import Shape
+    from lab.model.preset import shipped
 
     table_of_blocks = known_blocks(blocks)
-    layers = read_schedule(schedule, depth, var, table_of_blocks)
-    document = account(layers, Shape(dim=dim, heads=heads), vocab, length, table_of_blocks)
+    if schedule in shipped():
+        document = _preset(schedule, length, context, table_of_blocks)
+    else:
+        layers = read_schedule(schedule, depth, var, table_of_blocks)
+        document = account(layers, Shape(dim=dim, heads=heads), vocab, length, table_of_blocks)
     if json:
         emit(document)
     else:
         say(_page(document))
+
+
+def _preset(name: str, length: int, context: typer.Context, blocks: dict[str, type[Block]]) -> dict[str, Any]:
+    """What ``account`` says of a preset, and where that stands.
+
+    CommandError for an option that the preset has itself.
+    """
+    from lab.model.preset import load
+    from lab.model.spec import design_of, schedule_of, shape_of
+
+    for option in ("dim", "heads", "vocab", "depth", "var"):
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise CommandError(f"--{option} is part of the preset {name}; describe its schedule to change it")
+    preset = load(name, blocks)
+    part, layers, shape = preset.model, schedule_of(preset, blocks), shape_of(preset)
+    found = account(layers, shape, part.vocab, length, blocks, part.tied, design_of(preset))
+    told = {key: getattr(preset, key) for key in ("name", "source", "note", "ours", "params")}
+    around = {key: getattr(part, key) for key in ("inputs", "residual", "values", "norms", "softcap", "init")}
+    return {"preset": told, **found, "around": around}
 
 
 def read_schedule(
@@ -78,14 +112,22 @@ def read_schedule(
 
 
 def account(
-    schedule: Schedule, shape: Shape, vocab: int, length: int, blocks: dict[str, type[Block]]
+    schedule: Schedule,
+    shape: Shape,
+    vocab: int,
+    length: int,
+    blocks: dict[str, type[Block]],
+    tied: bool = False,
+    design: Design | None = None,
 ) -> dict[str, Any]:
     """All that ``describe`` says, as plain values. OptionError where a block does not fit ``shape``."""
     from blocks.cost import counts, flops_per_token, layer_role, params_by_part, state_size, strip
+    from blocks.design import PLAIN
     from blocks.schedule import show
 
+    design = design or PLAIN
     realised = counts(schedule)
-    parts = params_by_part(schedule, shape, vocab, blocks=blocks)
+    parts = params_by_part(schedule, shape, vocab, tied, blocks, design)
     return {
         "schedule": show(schedule, blocks),
         "dim": shape.dim,
@@ -98,11 +140,11 @@ def account(
         ],
         "counts": vars(realised),
         "params": {"total": sum(parts.values()), **parts},
-        "flops_per_token": flops_per_token(schedule, shape, vocab, length),
+        "flops_per_token": flops_per_token(schedule, shape, vocab, length, design),
         "state": [
             {"length": at, "scalars": size, "bytes": BYTES * size}
             for at in sorted({*LENGTHS, length})
-            for size in [state_size(schedule, shape, at)]
+            for size in [state_size(schedule, shape, at, design)]
         ],
     }
 
@@ -124,8 +166,10 @@ def _page(found: dict[str, Any]) -> str:
     legend = ", ".join(f"{mark} {role}" for role, mark in MARKS.items() if mark in strip)
     split = ", ".join(f"{counts[kind]} {kind}" for kind in ("linear", "window", "full"))
     lines = [
+        *_of_preset(found),
         f"schedule  {found['schedule']}",
         f"shape     dim {found['dim']}, heads {found['heads']}, vocab {found['vocab']}",
+        *(f"{key:<9} {value}" for key, value in found.get("around", {}).items() if value is not None),
         f"layers    {counts['depth']}: {split}",
         f"strip     {strip}   ({legend})",
         "",
@@ -144,6 +188,20 @@ def _page(found: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _of_preset(found: dict[str, Any]) -> list[str]:
+    """Where a preset comes from, and whether its count is the published one."""
+    if (preset := found.get("preset")) is None:
+        return []
+    count = "this lab's own" if preset["ours"] else "as published"
+    note = f"note      {preset['note']}" if preset["note"] else ""
+    return [
+        f"preset    {preset['name']}: {preset['params']:,} parameters, {count}",
+        f"source    {preset['source']}",
+        *textwrap.wrap(note, 110, subsequent_indent=" " * 10),
+        "",
+    ]
 
 
 def _bytes(size: int) -> str:

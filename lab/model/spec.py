@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
@@ -22,11 +23,12 @@ from blocks.mup import MupError, check_base
 from blocks.notation import NotationError
 from blocks.schedule import Schedule, parse, tile
 from lab.data.tokens import Tokenizer, open_tokenizer
-from lab.model.form import Spec
+from lab.model.form import ModelPart, Spec
 from lab.model.packed import PackedError, is_packed, unpack
 from sweeps import written, yamlmarks
 
 __all__ = [
+    "Modelled",
     "SpecError",
     "build",
     "design_of",
@@ -35,6 +37,7 @@ __all__ = [
     "kind_of",
     "load",
     "loads",
+    "problems_of",
     "read_model",
     "schedule_of",
     "shape_of",
@@ -95,8 +98,15 @@ def dump(spec: Spec) -> str:
     return yamlmarks.dump(spec.model_dump(mode="json"))
 
 
-def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
-    train = spec.train
+class Modelled(Protocol):
+    """What says how a model is made: a specification, or a preset."""
+
+    @property
+    def model(self) -> ModelPart: ...
+
+
+def problems_of(spec: Modelled, blocks: Blocks = BLOCKS) -> Iterator[Problem]:
+    """What is wrong with the model alone."""
     layers: Schedule = ()
     try:
         layers = schedule_of(spec, blocks)
@@ -120,6 +130,11 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
             ("model", "values"),
             f"blocks with values=True and model.values (embedding) belong together; only {has}",
         )
+
+
+def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
+    train = spec.train
+    yield from problems_of(spec, blocks)
     if train.micro is not None and train.batch % train.micro:
         yield ("train", "micro"), f"is {train.micro}; it must divide the batch of {train.batch} rows"
     rate = train.rate
@@ -135,18 +150,18 @@ def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
         yield ("model", "vocab"), f"is {spec.model.vocab}; bytes and the end of a document need 257"
 
 
-def schedule_of(spec: Spec, blocks: Blocks = BLOCKS) -> Schedule:
+def schedule_of(spec: Modelled, blocks: Blocks = BLOCKS) -> Schedule:
     """The layers, cut at the depth where one is given. Raises NotationError."""
     layers = parse(spec.model.schedule, blocks)
     return layers if spec.model.depth is None else tile(layers, spec.model.depth)
 
 
-def shape_of(spec: Spec) -> Shape:
+def shape_of(spec: Modelled) -> Shape:
     """What the blocks share."""
     return Shape(**spec.model.shape.model_dump())
 
 
-def design_of(spec: Spec) -> Design:
+def design_of(spec: Modelled) -> Design:
     """What the model has beside its layers. Raises DesignError, OptionError."""
     part = spec.model
     return designs.design_of(
@@ -154,7 +169,7 @@ def design_of(spec: Spec) -> Design:
     )
 
 
-def build(spec: Spec, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> LanguageModel:
+def build(spec: Modelled, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> LanguageModel:
     """The model, freshly initialised from torch's global generator, in float32 on the CPU."""
     part = spec.model
     return LanguageModel(
