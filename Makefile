@@ -1,6 +1,7 @@
 # make install    a virtual environment in .venv with everything in it (again only when its inputs changed)
 # make run        the first sweep: which ratio of linear to full attention? 15 minutes, a report at the end
-# make test       lint, types and all tests
+# make test       lint, types and the tests: ten minutes on two cores
+# make test-slow  the long ones: whole sweeps and trainings in processes of their own, kills, simulated rates
 # make lint       ruff and pyright alone
 # make clean      remove .venv and caches; runs/ stays
 
@@ -14,8 +15,9 @@ GENESIS_LLM := 2.0.1
 # from the others' when it is through. Beyond eight, importing torch costs more memory than it saves time. Each has one thread:
 # two that spin for two cores are slower than one.
 TESTERS := --numprocesses auto --maxprocesses 8 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest $(TESTERS)
 
-.PHONY: install run test lint browser postgres clean
+.PHONY: install run test test-slow lint browser postgres clean
 
 install: $(STAMP)
 
@@ -33,7 +35,10 @@ run: install
 	$(BIN)/lab sweep ratios.yaml --time 15m
 
 test: install browser postgres lint
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest $(TESTERS)
+	$(PYTEST) -m "not slow"
+
+test-slow: install browser postgres
+	$(PYTEST) -m slow
 
 lint: install
 	$(BIN)/ruff check .

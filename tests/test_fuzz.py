@@ -20,6 +20,7 @@ def fuzzing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzz]:
     yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number"), [("recipe", 150), ("folder", 8), ("frame", 25)])
 def test_mutants_are_taken_or_refused_in_one_sentence(fuzzing: Fuzz, kind: str, number: int) -> None:
     print("seed", fuzzing.seed)

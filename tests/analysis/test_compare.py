@@ -186,6 +186,7 @@ def test_seeds_predicted_grow_with_noise_and_fall_with_the_difference():
     assert wanted(0.08, 2.0)[0] < wanted(0.08)[0] and wanted(0.08, 2.0)[1] == wanted(0.08)[1]
 
 
+@pytest.mark.slow
 def test_equal_candidates_are_called_different_in_no_more_than_five_per_cent():
     rng = np.random.default_rng(SEED)
     repeats, alarms = 1000, 0
@@ -197,6 +198,7 @@ def test_equal_candidates_are_called_different_in_no_more_than_five_per_cent():
     assert low <= 0.05
 
 
+@pytest.mark.slow
 def test_five_points_are_found_with_the_seeds_that_were_predicted_in_about_the_stated_power():
     """The prediction from a large pilot for a difference of its margin, tried on other seeds."""
     rng = np.random.default_rng(SEED)

@@ -272,6 +272,7 @@ def simulate(effects: list[float], noise: float, sweeps: int, p: float, rng: np.
     return Rates(alarms, careless, gone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [2, 4])
 def test_rates_equal_candidates_are_rarely_said_to_be_worse(many):
     found = simulate([0.0] * many, 0.05, SWEEPS, 0.01, np.random.default_rng(SEED))
@@ -289,6 +290,7 @@ def test_rates_equal_candidates_are_rarely_said_to_be_worse(many):
     assert somebody > 0  # else nothing was tried
 
 
+@pytest.mark.slow
 def test_rates_fifteen_points_behind_leaves_soon():
     sweeps = max(40, SWEEPS // 3)
     rng = np.random.default_rng(SEED)

@@ -218,6 +218,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_do_not_meet_and_leave_one_file(tmp_path: Path) -> None:
     together = [use(tmp_path) for _ in range(3)]
     assert {said(process)[:6] for process in together} == {"0.7310"}

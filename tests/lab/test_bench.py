@@ -230,6 +230,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "GROUPS", small)
 
 
+@pytest.mark.slow
 def test_json_holds_every_group(answer: Callable[..., str], tiny: None) -> None:
     document = json.loads(answer("bench", "--repeats", 2, "--json"))
     assert document["machine"] and document["torch"] == torch.__version__

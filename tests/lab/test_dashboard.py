@@ -198,6 +198,7 @@ POINT = """figure => {
 BOX = f"({SPOT})({CURVE}.querySelector('.nsewdrag').getBoundingClientRect())"
 
 
+@pytest.mark.slow
 def test_a_sweep_is_watched_as_it_runs(workplace: Path, tmp_path: Path) -> None:
     with opened(tmp_path / "profile") as tab:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -198,6 +198,7 @@ def test_blocks_of_ones_own_are_swept_in_every_worker(answer, workplace: Path) -
     assert read(Path("runs/window")).frame["schedule"][0] == "(average, swiglu) + attn(window=4)"
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(answer, workplace: Path) -> None:
     words = ["sweep", "window.yaml", "--set", "train.steps=150", "--set", "seeds=40", "--workers", "1"]
     command = [sys.executable, "-c", "from lab.cli import main; main()", *words]
@@ -233,6 +234,7 @@ def test_other_times_are_refused(text: str) -> None:
         seconds_of(text)
 
 
+@pytest.mark.slow
 def test_the_smoke_recipe_runs_whole_as_it_is_shipped(answer, workplace: Path) -> None:
     found = json.loads(answer("sweep", "smoke", "--json"))
     assert found["sweep"]["stopped"] == "complete"

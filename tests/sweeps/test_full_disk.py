@@ -27,6 +27,7 @@ cp -r "$1"/tiny roomy
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing_but_time(tmp_path: Path) -> None:
     allowed = subprocess.run([*SPACE.split(), "mount -t tmpfs tmpfs /mnt"], capture_output=True, text=True)
     if allowed.returncode:

@@ -126,6 +126,7 @@ def test_a_halved_sweep_runs_what_the_rule_leaves(halved: Path) -> None:
     assert ranked.cells.height == 2 * 2 * 4
 
 
+@pytest.mark.slow
 def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_rows(halved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "halved"
     sweep(recipe("seeds=2"), folder, workers=1)
@@ -147,6 +148,7 @@ def test_a_halved_sweep_is_found_finished_by_another_folder(halved: Path, tmp_pa
     assert first.equals(second)
 
 
+@pytest.mark.slow
 def test_runs_of_a_whole_grid_are_used_and_those_left_out_set_aside(halved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere" / "halved"
     sweep(recipe("halving=false", "seeds=2"), folder, workers=2)

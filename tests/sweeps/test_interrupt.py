@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COUNT = """\
 import os, signal, threading, time
 import polars as pl
@@ -41,6 +43,7 @@ print(len(cleaned), chained)
 """
 
 
+@pytest.mark.slow
 def test_one_interrupt_a_signal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COUNT], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False

@@ -100,6 +100,7 @@ def test_no_worker_outlives_its_pool(setup: Setup) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_a_torch_of_the_users_own_folder_is_not_taken(setup: Setup, tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path

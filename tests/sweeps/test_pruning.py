@@ -117,6 +117,7 @@ def test_runs_of_an_earlier_sweep_are_set_aside_and_come_back(
     assert rows(folder).equals(rows(whole)) and not (folder / "pruned.json").exists()
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_the_same_runs_are_there(
     pruned: tuple[Path, Outcome, list[Event]], tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_killed_and_run_again_the_same_runs_are_there(
     assert set(results.stored(folder)) == set(results.stored(pruned[0]))
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_when_one_candidate_is_left(tmp_path: Path) -> None:
     two = ("search.r=[1, 3]", "train.lr={r: {1: 2e-2, 3: 1e-9}}")
     outcome = sweep(tiny(*two), tmp_path / "race", workers=1)

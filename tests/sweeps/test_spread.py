@@ -38,6 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_four_workers_on_two_machines_by_postgresql(tmp_path: Path, undisturbed: Path) -> None:
     """One worker and the sweep itself are killed, then the server is away for a while.
 
@@ -87,6 +88,7 @@ def test_four_workers_on_two_machines_by_postgresql(tmp_path: Path, undisturbed:
             assert work(there, "tiny") == 0, "whoever comes after the end leaves at once"
 
 
+@pytest.mark.slow
 def test_four_workers_by_a_proxy(tmp_path: Path, undisturbed: Path) -> None:
     """Everybody reaches PostgreSQL by Optuna's proxy alone; a worker is killed, the proxy started anew."""
     from optuna.storages._grpc.server import make_server
@@ -141,6 +143,7 @@ def test_a_storage_that_stays_away_ends_everybody_with_a_sentence(
         assert queue.publish({"job": 1}) is not None, "it is back, and so is the queue"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "kind"), [("journal", "enumerated"), ("folder", "sampled")])
 def test_killed_at_random_nothing_is_lost_doubled_or_different(
     backend: str, kind: str, tmp_path: Path, undisturbed: Path
@@ -371,6 +374,7 @@ def test_a_result_that_is_not_there_is_waited_for(queue: Queue, folder: Path, un
         collect(folder, "0" * 32, {"outcome": {"found": {"by": "folder"}}})
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_ended_gives_back_what_it_has(tmp_path: Path) -> None:
     """SIGTERM to ``lab worker``, as a cluster ends a job: the run goes on elsewhere, at once."""
     recipe, folder = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny"

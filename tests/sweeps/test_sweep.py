@@ -119,6 +119,7 @@ def gone(group: int, seconds: float = 20.0) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_run_again(
     tmp_path: Path, done: tuple[Path, Outcome, list[Event]]
 ) -> None:

@@ -55,6 +55,7 @@ seeds: 1
 """
 
 
+@pytest.mark.slow
 def test_one_bad_candidate_does_not_stop_the_others(tmp_path: Path) -> None:
     file = tmp_path / "odd.py"
     file.write_text(BLOCKS_FILE)

@@ -86,6 +86,7 @@ def test_without_the_package_it_is_said_how_to_get_it(monkeypatch: pytest.Monkey
         check_installed()
 
 
+@pytest.mark.slow
 def test_a_local_task_through_the_harness_scores_what_the_model_says(tmp_path: Path) -> None:
     model, _ = model_of()
     write_model(model, loads(SPEC), tmp_path / "model.safetensors")

@@ -142,6 +142,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_transformers_loads_the_folder_and_says_the_same(answer, folder: Path) -> None:
     assert "ids are the bytes of UTF-8" in answer("export", folder, "--hf", "hf")
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "home"), "PYTHONPATH": str(ROOT)}

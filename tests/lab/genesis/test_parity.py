@@ -33,6 +33,7 @@ def drawn(seed: int, tmp_path_factory: pytest.TempPathFactory) -> tuple[GenesisM
     return model, path, ids
 
 
+@pytest.mark.slow
 def test_every_shipped_mode_is_the_packages_at_every_length(
     drawn: tuple[GenesisModel, Path, torch.Tensor], seed: int
 ) -> None:
@@ -55,6 +56,7 @@ def test_the_modes_differ_from_each_other(drawn: tuple[GenesisModel, Path, torch
             assert far, f"{one} and {other} are the same function"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefill", [1, 7, 64, 65])
 def test_prefill_and_steps_are_the_packages_generation(
     drawn: tuple[GenesisModel, Path, torch.Tensor], prefill: int
@@ -71,6 +73,7 @@ def test_prefill_and_steps_are_the_packages_generation(
     torch.testing.assert_close(torch.cat(out, dim=1), expected, atol=SAME, rtol=SAME)
 
 
+@pytest.mark.slow
 def test_gate_gradients_stay_finite_where_the_packages_are_not(tmp_path: Path) -> None:
     """Under strong decay its un-masked exponentials overflow; ours agree with the recurrence.
 
@@ -105,6 +108,7 @@ def test_gate_gradients_stay_finite_where_the_packages_are_not(tmp_path: Path) -
         torch.testing.assert_close(fast[name], grad, atol=SAME, rtol=SAME, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_parameters_without_a_gradient_there_have_none_here(
     drawn: tuple[GenesisModel, Path, torch.Tensor],
 ) -> None:

@@ -27,6 +27,7 @@ train: {steps: 5, batch: 6, micro: 3}
 package = pytest.mark.skipif(version() is None, reason="genesis-llm is not here; make install puts it")
 
 
+@pytest.mark.slow
 @package
 def test_a_file_is_verified_as_it_lies(tmp_path: Path, answer) -> None:
     path = tmp_path / "random.safetensors"
@@ -40,6 +41,7 @@ def test_a_file_is_verified_as_it_lies(tmp_path: Path, answer) -> None:
     assert graded == list(LENGTHS)
 
 
+@pytest.mark.slow
 @package
 def test_another_function_is_found_out(tmp_path: Path, lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours with one gain moved by a thousandth is no longer the file's: exit code 1, and where."""
@@ -84,6 +86,7 @@ def test_an_unknown_kind_of_race_is_refused(lab) -> None:
     assert done.code == 2 and "backward" in done.err and "decode4" in done.err
 
 
+@pytest.mark.slow
 @package
 @pytest.mark.parametrize("strong", [False, True])
 def test_a_file_as_it_starts_and_one_of_strong_decay_are_verified(tmp_path: Path, lab, strong: bool) -> None:
@@ -106,12 +109,14 @@ def _fail(*_: object) -> None:
     raise RuntimeError("no such side")
 
 
+@pytest.mark.slow
 def test_a_side_that_dies_ends_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.genesis.race._theirs", _fail)
     with pytest.raises(CommandError, match="a side of the race ended early in train"):
         list(race(1, 1, ["train"], SMALL))
 
 
+@pytest.mark.slow
 @package
 @pytest.mark.parametrize("what", ["decode4", "train"])
 def test_both_sides_of_a_race_run(what: str) -> None:
@@ -131,6 +136,7 @@ def test_matrices_are_those_that_multiply_tokens() -> None:
     assert matrices(spec).flops(10) == 6 * 10 * multiplied
 
 
+@pytest.mark.slow
 @package
 def test_steps_of_ours_their_products_and_the_package_take_turns() -> None:
     spec = loads(TINY)

@@ -245,6 +245,7 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]
     return file, counts
 
 
+@pytest.mark.slow
 def test_a_file_of_the_package_loads_and_is_at_its_start(packaged: tuple[Path, list[int]]) -> None:
     file, _ = packaged
     weights, stored = read(file), load_file(file)
@@ -263,6 +264,7 @@ def test_the_package_has_the_counts_that_are_claimed_for_it(packaged: tuple[Path
     assert packaged[1] == [sum(config.params().values()) for config in (GENESIS_147M, GENESIS_SWEETSPOT)]
 
 
+@pytest.mark.slow
 def test_a_file_of_ours_is_whole_to_the_loader_of_the_package(path: Path, tmp_path: Path) -> None:
     in_package(LOADER, path, tmp_path / "loaded.safetensors")
     loaded, wanted = load_file(tmp_path / "loaded.safetensors"), read(path).tensors

@@ -71,6 +71,7 @@ def reached(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_it_ends_with_the_weights_of_a_training_left_alone(
     spec: Path, tmp_path: Path, lab, answer
 ) -> None:

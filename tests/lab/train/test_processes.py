@@ -47,6 +47,7 @@ def by_two(request: pytest.FixtureRequest, spec: Path) -> tuple[Path, dict[str, 
     return out, json.loads(done.stdout)  # one document: the leader alone speaks
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(by_two, spec: Path, tmp_path: Path, answer) -> None:
     folder, said = by_two
     alone = json.loads(answer(*words(spec, tmp_path / "alone")))
@@ -62,6 +63,7 @@ def test_two_processes_train_what_one_does(by_two, spec: Path, tmp_path: Path, a
         torch.testing.assert_close(others[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_stopped(data: Path, by_two, tmp_path: Path) -> None:
     through, lines = trained(spec_of(data, *SETS), tmp_path / "through")
     (tmp_path / "on").mkdir()

@@ -50,6 +50,7 @@ def test_a_branch_is_bit_for_bit_the_training_with_that_count_alone(study: Study
         assert alone.keys() == own.keys() and all(torch.equal(alone[key], own[key]) for key in alone)
 
 
+@pytest.mark.slow
 def test_stopped_by_time_at_any_step_a_study_ends_with_the_same_rows(study: Study, tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -106,6 +107,7 @@ def test_a_training_that_diverges_counts_as_a_uniform_guess(data: Path, tmp_path
     assert all(bits == pytest.approx(math.log2(257), rel=0.02) for bits in frame["bits"])
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_gone_on_with_a_study_has_the_rows_of_one_left_alone(
     data: Path, tmp_path: Path, answer, lab
 ) -> None:
