@@ -117,8 +117,9 @@ def _ranking_row(
         value_text(ranking, row.interval[1], 3),
     )
     behind = row.gap_interval and (amount(ranking, row.gap_interval[0]), amount(ranking, row.gap_interval[1]))
+    written = "; ".join(str(text) for text in (facts["schedule"], facts["design"]) if text)
     name = (
-        f'<span class="name">{e(row.label)}</span><code>{e(facts["schedule"])}</code>'
+        f'<span class="name">{e(row.label)}</span><code>{e(written)}</code>'
         f"{strip(list(facts['roles']), list(facts['strip']))}"  # pyright: ignore[reportArgumentType]
     )
     unit = "steps" if ranking.score == "steps" else "points"

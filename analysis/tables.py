@@ -180,7 +180,8 @@ def _candidates(ends: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
         arch: name if len(sharing[name]) == 1 else f"{name} #{sharing[name].index(arch) + 1}"
         for arch, name in names.items()
     }
-    layers = ["schedule", "strip", "roles", "depth", "dim", "heads", "n_linear", "n_window", "n_full"]
+    layers = ["schedule", "design", "strip", "roles", "depth", "dim", "heads"]
+    layers += ["n_linear", "n_window", "n_full"]
     rest = per_setting.unique("arch", keep="first", maintain_order=True)
     rest = rest.select("arch", *layers, "state_lengths", "state_sizes").join(costs, on="arch")
     order = sorted(names, key=lambda arch: (natural(names[arch]), arch))

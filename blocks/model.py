@@ -190,7 +190,50 @@ def _make_orthogonal(block: nn.Module) -> None:
             nn.init.orthogonal_(part.weight, gain=max(1.0, rows / columns) ** 0.5)
 
 
-class LanguageModel(nn.Module):
+class _Body(nn.Module):
+    """Embedding, inputs and residual stack: what models of tokens have in common below their heads."""
+
+    def __init__(
+        self, schedule: Schedule, shape: Shape, vocab: int, kernel: Kernel, design: Design = PLAIN
+    ) -> None:
+        super().__init__()
+        self.design = design
+        self.embedding = nn.Embedding(vocab, shape.dim)
+        self.inputs = Inputs(design.inputs, shape) if design.inputs else None
+        widths = widths_of([block for layer in schedule for block in layer], shape)
+        if bool(widths) != (design.values is not None):
+            raise OptionError(
+                "blocks with values=True and the model's embedding of values (values: embedding) belong "
+                f"together; only {'blocks ask for it' if widths else 'the model has it'}"
+            )
+        self.values = Values(design.values, vocab, widths) if design.values else None
+        self.stack = Stack(schedule, shape, kernel, design)
+
+    def summed(
+        self, tokens_BT: Tensor, state: ModelState | None, context: Context | None
+    ) -> tuple[Tensor, ModelState]:
+        """The last sum [B, T, D], and the state after the last token."""
+        x_BTD, kept = self.embedding(tokens_BT), None
+        if self.inputs is not None:
+            segments_BT = None if context is None else context.get(SEGMENTS)
+            state, before = self._split(state)
+            x_BTD, kept = self.inputs(x_BTD, tokens_BT, before, segments_BT)
+        if self.values is not None:
+            context = {} if context is None else context
+            self.values(tokens_BT, context)
+        x_BTD, after = self.stack(x_BTD, state, context)
+        return x_BTD, [*after, kept] if kept is not None and after else after
+
+    def _split(self, state: ModelState | None) -> tuple[ModelState | None, Sequence[State] | None]:
+        """The states of the layers, and of the inputs."""
+        if state is None:
+            return None, None
+        if len(state) != 1 + len(self.stack.layers):
+            _refuse(len(state), 1 + len(self.stack.layers))
+        return state[:-1], state[-1]
+
+
+class LanguageModel(_Body):
     """Embedding, residual stack, norm and linear head (no bias); ``tied`` shares the embedding with the head.
 
     The embedding starts at N(0, 1) and the head at N(0, 0.02); tied, both at N(0, 1/D), so that logits start
@@ -214,19 +257,9 @@ class LanguageModel(nn.Module):
         mup: int | None = None,
         design: Design = PLAIN,
     ) -> None:
-        super().__init__()
         check_base(mup, shape)
-        self.mup, self.design = mup, design
-        self.embedding = nn.Embedding(vocab, shape.dim)
-        self.inputs = Inputs(design.inputs, shape) if design.inputs else None
-        widths = widths_of([block for layer in schedule for block in layer], shape)
-        if bool(widths) != (design.values is not None):
-            raise OptionError(
-                "blocks with values=True and the model's embedding of values (values: embedding) belong "
-                f"together; only {'blocks ask for it' if widths else 'the model has it'}"
-            )
-        self.values = Values(design.values, vocab, widths) if design.values else None
-        self.stack = Stack(schedule, shape, kernel, design)
+        super().__init__(schedule, shape, vocab, kernel, design)
+        self.mup = mup
         self.norm = _norm(shape, kernel, design)
         self.head = Linear(shape.dim, vocab, bias=False)
         nn.init.normal_(self.embedding.weight, std=(mup or shape.dim) ** -0.5 if tied else 1.0)
@@ -241,17 +274,7 @@ class LanguageModel(nn.Module):
 
         ``context`` may hold ``segments``: see ``Stack.forward``, also for errors.
         """
-        x_BTD, kept = self.embedding(tokens_BT), None
-        if self.inputs is not None:
-            segments_BT = None if context is None else context.get(SEGMENTS)
-            state, before = self._split(state)
-            x_BTD, kept = self.inputs(x_BTD, tokens_BT, before, segments_BT)
-        if self.values is not None:
-            context = {} if context is None else context
-            self.values(tokens_BT, context)
-        x_BTD, after = self.stack(x_BTD, state, context)
-        if kept is not None and after:
-            after = [*after, kept]
+        x_BTD, after = self.summed(tokens_BT, state, context)
         x_BTD = self.norm(x_BTD)
         if self.mup is not None:
             x_BTD = x_BTD * (self.mup / self.stack.shape.dim)
@@ -259,14 +282,6 @@ class LanguageModel(nn.Module):
         if (cap := self.design.softcap) is not None:
             logits_BTV = cap * torch.tanh(logits_BTV / cap)
         return logits_BTV, after
-
-    def _split(self, state: ModelState | None) -> tuple[ModelState | None, Sequence[State] | None]:
-        """The states of the layers, and of the inputs."""
-        if state is None:
-            return None, None
-        if len(state) != 1 + len(self.stack.layers):
-            _refuse(len(state), 1 + len(self.stack.layers))
-        return state[:-1], state[-1]
 
 
 def sinusoids(length: int, dim: int) -> Tensor:
@@ -276,21 +291,28 @@ def sinusoids(length: int, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, :dim]
 
 
-class AutoEncoder(nn.Module):
+class AutoEncoder(_Body):
     """The compression head of MAD (Poli et al. 2024, sec. 3): the whole input out of one vector.
 
     The stack reads T tokens; h = its last output. For every position p of ``length`` a decoder without
     memory reads h + sinusoid(p): two times (norm, linear, GELU), then norm and linear to the vocabulary.
-    Unlike mad-lab's, it does not overwrite the blocks' own initialisation.
+    Unlike mad-lab's, it does not overwrite the blocks' own initialisation. Of ``design``, ``softcap`` belongs
+    to language models alone; norms are meant that the stack has.
     """
 
+    positions_PD: Tensor
+
     def __init__(
-        self, schedule: Schedule, shape: Shape, vocab: int, length: int, kernel: Kernel = "torch"
+        self,
+        schedule: Schedule,
+        shape: Shape,
+        vocab: int,
+        length: int,
+        kernel: Kernel = "torch",
+        design: Design = PLAIN,
     ) -> None:
-        super().__init__()
+        super().__init__(schedule, shape, vocab, kernel, design)
         dim = shape.dim
-        self.embedding = nn.Embedding(vocab, dim)
-        self.stack = Stack(schedule, shape, kernel)
         self.decoder = nn.Sequential(
             *[
                 part
@@ -307,5 +329,5 @@ class AutoEncoder(nn.Module):
         self, tokens_BT: Tensor, state: ModelState | None = None, context: Context | None = None
     ) -> tuple[Tensor, ModelState]:
         """Logits [B, P, V] for all P positions, and the state after the last token."""
-        x_BTD, after = self.stack(self.embedding(tokens_BT), state, context)
+        x_BTD, after = self.summed(tokens_BT, state, context)
         return self.decoder(x_BTD[:, -1:] + self.positions_PD), after

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from blocks.schedule import Schedule
     from lab.model.form import Source, Spec
     from lab.model.scale import Mixer, Scaled, Size
+    from sweeps.form import DesignPart
     from sweeps.match import Knob
 
 __all__ = ["scale"]
@@ -90,13 +91,17 @@ def scale(
     wanted = None if solve is None else _knob(solve, table_of_blocks)
     found = _origin(run, runs, candidate, table_of_blocks)
 
+    from blocks.design import PLAIN, design_of
     from lab.model.commented import commented
     from lab.model.scale import mixers, recipe, unlike_practice
     from lab.model.scale import scale as scaled_to
 
-    done = scaled_to(found.pattern, size, vocab, norm=found.norm, solve=wanted, blocks=table_of_blocks)
+    design = design_of(**found.around.model_dump()) if found.around else PLAIN
+    done = scaled_to(
+        found.pattern, size, vocab, norm=found.norm, solve=wanted, blocks=table_of_blocks, design=design
+    )
     name = "model" if out is None else out.stem
-    spec = recipe(done, name, vocab, tokenizer, sources, seen, table_of_blocks)
+    spec = recipe(done, name, vocab, tokenizer, sources, seen, table_of_blocks, found.around)
     kinds = mixers(done.schedule, done.shape, spec.data.length)
     text = commented(spec, [found.told])
     _check_spec(text, name, table_of_blocks)
@@ -128,6 +133,7 @@ class _Origin:
     swept: Schedule | None = None
     dim: int | None = None
     heads: int | None = None
+    around: DesignPart | None = None
 
 
 def _origin(run: str, runs: Path, candidate: str | None, blocks: dict[str, type[Block]]) -> _Origin:
@@ -151,7 +157,7 @@ def _winner(folder: Path, candidate: str | None, blocks: dict[str, type[Block]])
     from lab.answer import ranking_of
     from sweeps.recipe import load
     from sweeps.results import read
-    from sweeps.space import layers
+    from sweeps.space import design_part, layers
 
     ranking = ranking_of(folder)
     if ranking is None:
@@ -171,7 +177,8 @@ def _winner(folder: Path, candidate: str | None, blocks: dict[str, type[Block]])
     unit = swept[: len(layers(asked.model_copy(update={"depth": None}), choices, blocks))]
     why = sentence(ranking) if candidate is None else f"chosen by --candidate, not as the best of {folder}"
     told = f"{label} of {folder}: {why}"
-    return _Origin(unit, asked.shape.norm, told, label, swept, row["dim"], row["heads"])
+    around = design_part(asked, choices)
+    return _Origin(unit, asked.shape.norm, told, label, swept, row["dim"], row["heads"], around)
 
 
 def _size(

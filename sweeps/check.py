@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 
 from blocks import BLOCKS
-from blocks.base import Block, Shape
+from blocks.base import Block, OptionError, Shape
+from blocks.design import design_of
 from blocks.kernels.native import compiler
 from blocks.notation import NotationError, show_call
 from blocks.schedule import parse
 from sweeps import objectives, space
 from sweeps.check_search import rates, variables
-from sweeps.form import Choices, Recipe, TaskPart
+from sweeps.form import Choices, DesignPart, ListedPart, Recipe, TaskPart
 from sweeps.match import MatchError, knob
 from sweeps.protocols import parts_of
 from sweeps.space import Path, SpaceError, Unmatched
@@ -43,12 +44,18 @@ SEEN = 1000
 MOST_PARAMS = 10_000_000_000
 """Of one block: 40 GB in float32."""
 
+_UNEMBEDDED = {
+    has: "blocks with values=True and an embedding of values (values: embedding) belong together; only "
+    + ("the model has one" if has else "a block asks for one")
+    for has in (False, True)
+}
+
 Blocks = Mapping[str, type[Block]]
 
 
 def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     """Everything wrong with ``recipe``, in the order of a recipe; empty if a sweep of it can start."""
-    found = [*variables(recipe, blocks), *_tasks(recipe), *rates(recipe), *_size(recipe)]
+    found = [*variables(recipe, blocks), *_tasks(recipe), *rates(recipe), *_size(recipe), *_designs(recipe)]
     found.extend(_stretches(recipe))
     found.extend(_comparisons(recipe, blocks))
     found.extend(objectives.problems(recipe))
@@ -73,6 +80,22 @@ def problems(recipe: Recipe, blocks: Blocks = BLOCKS) -> list[Problem]:
     if not found and (recipe.match or recipe.constraints):
         found.extend(_fitted(recipe, blocks))
     return found
+
+
+def _designs(recipe: Recipe) -> Iterator[Problem]:
+    """Texts of designs that mean nothing, where they stand."""
+    written: list[tuple[Path, DesignPart, Iterable[str]]] = [
+        (("design",), recipe.design, DesignPart.model_fields)
+    ]
+    for label, one in (recipe.schedules or {}).items():
+        if isinstance(one, ListedPart):
+            written.append((("schedules", label), one, sorted(one.model_fields_set - {"schedule"})))
+    for path, part, names in written:
+        for name in names:
+            try:
+                design_of(**{name: getattr(part, name)})
+            except (NotationError, OptionError) as exc:
+                yield (*path, name), str(exc)
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:
@@ -238,6 +261,12 @@ def _candidates(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
                 about = "" if exc.path == ("depth",) else _for(recipe, choices)
                 yield exc.path, f"{about}{exc}"
             continue
+        embedded = space.design_part(recipe, choices).values is not None
+        asked = any(getattr(block, "values", False) for layer in schedule for block in layer)
+        if embedded != asked and (problem := _UNEMBEDDED[embedded]) not in said:
+            said.add(problem)
+            path = ("design",) if recipe.schedules is None else ("schedules", str(choices[0][1]))
+            yield path, f"{_for(recipe, choices)}{problem}"
         shape = space.shape_of(recipe, choices)
         for block in dict.fromkeys(block for layer in schedule for block in layer):
             if (block, shape) in tried:

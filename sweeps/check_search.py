@@ -69,8 +69,8 @@ def variables(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
 
 def _texts(recipe: Recipe, blocks: Blocks) -> dict[Path, str]:
     """The schedules by their places: those listed, or the pattern and what may be put into it."""
-    if recipe.schedules is not None:
-        return {("schedules", label): text for label, text in recipe.schedules.items()}
+    if recipe.listed is not None:
+        return {("schedules", label): text for label, text in recipe.listed.items()}
     pattern = recipe.pattern or ""
     found: dict[Path, str] = {("pattern",): pattern}
     for text, place in reached(pattern, recipe.search, blocks):

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from blocks.base import Shape
+from blocks.design import Init, Norms
 from sweeps.bounds import Bound, BoundError, parse_bound
 from sweeps.match import Cost
 from synthetics.fit import Training
@@ -28,6 +29,8 @@ __all__ = [
     "WIDEST",
     "Choices",
     "ConstraintsPart",
+    "DesignPart",
+    "ListedPart",
     "MatchPart",
     "Objective",
     "Recipe",
@@ -68,6 +71,10 @@ def _word_kind(value: Any) -> str:
 
 def _task_kind(value: Any) -> str:
     return "map" if isinstance(value, dict | TaskPart) else "text"
+
+
+def _listed_kind(value: Any) -> str:
+    return "map" if isinstance(value, dict | ListedPart) else "text"
 
 
 def _listed(value: Any) -> Any:
@@ -141,6 +148,23 @@ class ShapePart(_Part):
     norm: Literal["rms", "rms_zero"] = _SHAPE.norm
 
 
+class DesignPart(_Part):
+    """What models have beside their layers (``blocks.design``); lists of parts as text, null for none."""
+
+    inputs: Text | None = None
+    residual: Text | None = None
+    values: Text | None = None
+    norms: Norms = "gain"
+    softcap: Positive | None = None
+    init: Init = "blocks"
+
+
+class ListedPart(DesignPart):
+    """A listed schedule with a design of its own; what it does not write is as under the recipe's."""
+
+    schedule: Text
+
+
 class TaskPart(_Part):
     """A task, or a suite, whose runs have a budget of their own; what is None is as under ``train``."""
 
@@ -154,6 +178,11 @@ class TaskPart(_Part):
         """What is given, by the names of ``synthetics.fit.Training``."""
         return self.model_dump(exclude={"task"}, exclude_none=True)
 
+
+Listed = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[ListedPart, Tag("map")], Discriminator(_listed_kind)
+]
+"""One of ``schedules``: its text alone, or with a design."""
 
 Entry = Annotated[Annotated[Text, Tag("text")] | Annotated[TaskPart, Tag("map")], Discriminator(_task_kind)]
 """One of ``tasks``: the text of a task or suite alone, or with a budget."""
@@ -238,9 +267,10 @@ class Recipe(_Part):
     kind: Literal["sweep"] = "sweep"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     pattern: Text | None = None
-    schedules: Annotated[dict[Text, Text], Field(min_length=1)] | None = None
+    schedules: Annotated[dict[Text, Listed], Field(min_length=1)] | None = None
     depth: Depth | None = None
     shape: ShapePart = ShapePart()
+    design: DesignPart = DesignPart()
     tasks: Annotated[tuple[Entry, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
     search: dict[Text, Annotated[tuple[Plain, ...], Field(strict=False, min_length=1)]] = {}
     baseline: Text | None = None
@@ -267,6 +297,21 @@ class Recipe(_Part):
     def entries(self) -> tuple[TaskPart, ...]:
         """``tasks``, each with its budget."""
         return tuple(TaskPart(task=entry) if isinstance(entry, str) else entry for entry in self.tasks)
+
+    @property
+    def listed(self) -> dict[str, str] | None:
+        """``schedules``, each as its text."""
+        if self.schedules is None:
+            return None
+        return {k: one if isinstance(one, str) else one.schedule for k, one in self.schedules.items()}
+
+    def design_of(self, label: str | None) -> DesignPart:
+        """The design of a listed schedule, or of all where there is no list."""
+        one = None if self.schedules is None or label is None else self.schedules[label]
+        if one is None or isinstance(one, str):
+            return self.design
+        own = {name: getattr(one, name) for name in one.model_fields_set - {"schedule"}}
+        return self.design.model_copy(update=own)
 
     @property
     def numbers(self) -> dict[tuple[str, ...], str]:

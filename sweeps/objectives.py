@@ -14,6 +14,7 @@ from blocks import BLOCKS
 from blocks.base import Block
 from blocks.schedule import parse
 from sweeps import space
+from sweeps.candidate import Candidate
 from sweeps.form import Recipe
 from sweeps.match import costs
 
@@ -28,7 +29,7 @@ def directions(recipe: Recipe) -> list[Direction]:
 
 
 def values(
-    recipe: Recipe, one: space.Candidate, score: float, blocks: Mapping[str, type[Block]] = BLOCKS
+    recipe: Recipe, one: Candidate, score: float, blocks: Mapping[str, type[Block]] = BLOCKS
 ) -> list[float]:
     """What a candidate reaches of each objective, in the recipe's order."""
     if recipe.objective == ("score",):

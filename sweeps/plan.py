@@ -14,11 +14,11 @@ from blocks.base import Block
 from blocks.cost import counts, flops_per_token, params_by_part, state_size
 from blocks.schedule import parse
 from sweeps import space
+from sweeps.candidate import Candidate
 from sweeps.clock import Clock
 from sweeps.form import Recipe
 from sweeps.match import Solved
 from sweeps.run import Run, runs_of
-from sweeps.space import Candidate
 from synthetics.fit import HELD_OUT, Training, fit
 from synthetics.protocol import parse_task
 
@@ -164,15 +164,17 @@ def _looked_at(
 
 def _row(candidate: Candidate, tasks: list[str], blocks: Mapping[str, type[Block]]) -> PlanRow:
     schedule = parse(candidate.schedule, blocks)
-    shape = candidate.shape
+    shape, design = candidate.shape, candidate.design
     sizes = [(task.vocab, task.tokens) for task in map(parse_task, tasks)]
     number = counts(schedule)
     return PlanRow(
         label=candidate.label,
         schedule=candidate.schedule,
-        params=max(sum(params_by_part(schedule, shape, v, blocks=blocks).values()) for v, _ in sizes),
-        flops=max(flops_per_token(schedule, shape, v, length) for v, length in sizes),
-        state=max(state_size(schedule, shape, length) for _, length in sizes),
+        params=max(
+            sum(params_by_part(schedule, shape, v, blocks=blocks, design=design).values()) for v, _ in sizes
+        ),
+        flops=max(flops_per_token(schedule, shape, v, length, design) for v, length in sizes),
+        state=max(state_size(schedule, shape, length, design) for _, length in sizes),
         depth=number.depth,
         n_linear=number.linear,
         n_window=number.window,

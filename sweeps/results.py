@@ -70,7 +70,7 @@ __all__ = [
     "write_text",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = pl.Schema(
     {
@@ -80,6 +80,7 @@ SCHEMA = pl.Schema(
         "label": pl.String(),  # the candidate for people: "r=3:1"
         "choices": pl.String(),  # JSON: variable -> value as the recipe spells it
         "schedule": pl.String(),  # canonical text
+        "design": pl.String(),  # what the model has beside its layers: "residual: unet"; empty where plain
         "arch": pl.String(),  # hash of schedule and shape
         "strip": pl.List(pl.String()),  # one "gdn swiglu" per layer
         "roles": pl.List(pl.String()),  # per layer: linear, window, full or none
@@ -141,6 +142,7 @@ SCHEMA = pl.Schema(
 _SINCE = {
     2: ("precision", "kernel", "level_of", "levels", "level_acc", "level_count", "stretch", "stretch_acc"),
     3: ("trainings",),
+    4: ("design",),
 }
 """Columns that files of an older schema lack; they are read as null."""
 

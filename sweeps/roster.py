@@ -11,8 +11,9 @@ import polars as pl
 
 from blocks.base import Block
 from sweeps import objectives, results, space
+from sweeps.candidate import Candidate
 from sweeps.form import Recipe, Value
-from sweeps.space import Candidate, Choices, SpaceError, Unmatched
+from sweeps.space import Choices, SpaceError, Unmatched
 from sweeps.trials import Trials
 from sweeps.variables import idle
 

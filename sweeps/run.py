@@ -21,16 +21,16 @@ import torch
 import blocks
 import synthetics
 from blocks import BLOCKS
-from blocks.base import Block, Shape
+from blocks.base import Block
 from blocks.cost import counts, flops_per_token, layer_role, params_by_part, state_size, strip
 from blocks.kernels.native import compiler
 from blocks.schedule import Schedule, parse
 from sweeps import space
+from sweeps.candidate import Candidate
 from sweeps.checkpoint import Checkpoint
 from sweeps.form import Recipe
 from sweeps.results import SCHEMA_VERSION
 from sweeps.same import canonical
-from sweeps.space import Candidate
 from synthetics.base import Task
 from synthetics.difficulty import profile
 from synthetics.fit import Fit, Trainer, Training
@@ -85,6 +85,8 @@ class Run:
             "seed": self.seed,
             "code": code,
         }
+        if c.around:
+            parts["around"] = c.around
         if floor:
             parts["floor"] = floor
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -186,7 +188,7 @@ def execute(
     have got to before, and keeps where it is.
     """
     schedule, task = parse(run.candidate.schedule, table), parse_task(run.task)
-    trainer = Trainer(schedule, run.candidate.shape, task, run.training, run.seed)
+    trainer = Trainer(schedule, run.candidate.shape, task, run.training, run.seed, run.candidate.design)
     if checkpoint is not None:
         checkpoint.restore(trainer)
     reason = ""
@@ -213,7 +215,8 @@ def flops_per_step(run: Run, table: Blocks = BLOCKS) -> float:
     """FLOPs of one training step: forward, and twice that for backward."""
     task = parse_task(run.task)
     schedule = parse(run.candidate.schedule, table)
-    per_token = flops_per_token(schedule, run.candidate.shape, task.vocab, task.tokens)
+    c = run.candidate
+    per_token = flops_per_token(schedule, c.shape, task.vocab, task.tokens, c.design)
     return 3.0 * per_token * task.tokens * run.training.batch
 
 
@@ -229,6 +232,7 @@ def rows(
         "label": run.candidate.label,
         "choices": run.candidate.choices_json,
         "schedule": run.candidate.schedule,
+        "design": run.candidate.design_text,
         "arch": run.candidate.arch,
         "dim": run.candidate.dim,
         "heads": run.candidate.heads,
@@ -244,7 +248,7 @@ def rows(
         "status": outcome.status,
         "reason": outcome.reason,
         "code": code,
-        **_costs(schedule, run.candidate.shape, task, table),
+        **_costs(schedule, run.candidate, task, table),
         **_task(run.task, task),
         **versions(),
     }
@@ -283,8 +287,9 @@ def _end_of_diverged(run: Run, outcome: Fit, task: Task) -> dict[str, Any]:
     }
 
 
-def _costs(schedule: Schedule, shape: Shape, task: Task, table: Blocks) -> dict[str, Any]:
-    number = counts(schedule)
+def _costs(schedule: Schedule, candidate: Candidate, task: Task, table: Blocks) -> dict[str, Any]:
+    number, shape, design = counts(schedule), candidate.shape, candidate.design
+    parts = params_by_part(schedule, shape, task.vocab, blocks=table, design=design)
     roles = [layer_role(layer) for layer in schedule]
     return {
         "strip": strip(schedule, table),
@@ -293,11 +298,11 @@ def _costs(schedule: Schedule, shape: Shape, task: Task, table: Blocks) -> dict[
         "n_linear": number.linear,
         "n_window": number.window,
         "n_full": number.full,
-        "params": sum(params_by_part(schedule, shape, task.vocab, blocks=table).values()),
-        "flops": flops_per_token(schedule, shape, task.vocab, task.tokens),
-        "state": state_size(schedule, shape, task.tokens),
+        "params": sum(parts.values()),
+        "flops": flops_per_token(schedule, shape, task.vocab, task.tokens, design),
+        "state": state_size(schedule, shape, task.tokens, design),
         "state_lengths": list(STATE_LENGTHS),
-        "state_sizes": [state_size(schedule, shape, length) for length in STATE_LENGTHS],
+        "state_sizes": [state_size(schedule, shape, length, design) for length in STATE_LENGTHS],
     }
 
 

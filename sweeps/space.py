@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from blocks.notation import suggest
 from blocks.schedule import Schedule, ScheduleError, parse, show, tile
-from sweeps.bounds import Held
-from sweeps.form import OPTIMISER, Choices, Recipe, Value
+from sweeps.candidate import Candidate
+from sweeps.form import OPTIMISER, Choices, DesignPart, Recipe, Value
 from sweeps.halving import counts
-from sweeps.match import MatchError, Solved
+from sweeps.match import MatchError
 from sweeps.protocols import PROTOCOLS, parts_of
 from sweeps.realised import realised
 from sweeps.variables import filled, idle
@@ -30,7 +28,6 @@ from synthetics.protocol import SUITES, parse_task, settings, show_task
 
 __all__ = [
     "LIMIT",
-    "Candidate",
     "Census",
     "Choices",
     "SpaceError",
@@ -42,6 +39,7 @@ __all__ = [
     "candidate",
     "candidates",
     "census",
+    "design_part",
     "grid",
     "identity",
     "is_sampled",
@@ -81,50 +79,6 @@ class Unmatched(SpaceError):
     def __init__(self, label: str, reason: MatchError) -> None:
         super().__init__(("match",), f"for {label}: {reason}")
         self.reason, self.miss = str(reason), reason.miss
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A schedule with its shape, and the optimiser settings to try on it; plain values only.
-
-    label: for people, ``r=3:1``. also: labels of other choices that come out as the same architecture.
-    choices: as spelled in the recipe. schedule: canonical text. optimisers: (lr, weight decay) pairs.
-    idle: variables that have no say here, since only a value that another one does not have names them.
-    solved: what ``match`` made of it; it is in schedule and dim already. held: what came of each constraint.
-    """
-
-    label: str
-    choices: Choices
-    schedule: str
-    dim: int
-    heads: int
-    norm: str
-    optimisers: tuple[tuple[float, float], ...]
-    also: tuple[str, ...] = ()
-    solved: Solved | None = None
-    held: tuple[Held, ...] = ()
-    idle: tuple[str, ...] = ()
-
-    @property
-    def refusal(self) -> str:
-        """Why the constraints do not let it be trained; empty if they do."""
-        return " and ".join(one.sentence for one in self.held if not one.holds)
-
-    @property
-    def arch(self) -> str:
-        """Hash of schedule and shape as spelled, whatever they are called; see ``identity``."""
-        text = json.dumps([self.schedule, self.dim, self.heads, self.norm])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def shape(self) -> Shape:
-        """What all blocks of the model share."""
-        return Shape(dim=self.dim, heads=self.heads, norm=cast(Literal["rms", "rms_zero"], self.norm))
-
-    @property
-    def choices_json(self) -> str:
-        """``choices`` as a JSON object, without those that have no say."""
-        return json.dumps({name: value for name, value in self.choices if name not in self.idle})
 
 
 def realise(value: Value) -> Value:
@@ -207,7 +161,7 @@ def layers(recipe: Recipe, choices: Choices, blocks: Blocks = BLOCKS) -> Schedul
         values = {name: realise(value) for name, value in choices}
     else:
         own = str(choices[0][1])
-        where, text = ("schedules", own), recipe.schedules[own]
+        where, text = ("schedules", own), (recipe.listed or {})[own]
     try:
         pattern = parse(filled(text, values, blocks), blocks, values)
         if recipe.depth is None:
@@ -298,7 +252,18 @@ def candidate(
         solved=made.solved,
         held=made.held,
         idle=idle(recipe, choices),
+        around=_around(recipe, choices),
     )
+
+
+def design_part(recipe: Recipe, choices: Choices) -> DesignPart:
+    """The design of one combination, as written."""
+    return recipe.design_of(None if recipe.schedules is None else str(choices[0][1]))
+
+
+def _around(recipe: Recipe, choices: Choices) -> tuple[tuple[str, str | float], ...]:
+    """What the design of one combination has that is not plain."""
+    return tuple(design_part(recipe, choices).model_dump(exclude_defaults=True).items())
 
 
 def identity(one: Candidate, blocks: Blocks = BLOCKS) -> tuple[Any, ...]:
@@ -307,10 +272,13 @@ def identity(one: Candidate, blocks: Blocks = BLOCKS) -> tuple[Any, ...]:
     Raises SpaceError where a block does not fit the shape.
     """
     try:
-        built = realised(parse(one.schedule, blocks), one.shape)
+        schedule, design = parse(one.schedule, blocks), one.design
+        built = realised(schedule, one.shape)
     except ValueError as exc:
         raise SpaceError(("shape",), f"for {one.label}: {exc}") from None
-    return built, one.shape, one.optimisers
+    # Where layers are joined in some way of their own, it matters where one ends.
+    ends = tuple(map(len, schedule)) if design.residual else ()
+    return built, ends, one.shape, design, one.optimisers
 
 
 def census(recipe: Recipe, blocks: Blocks = BLOCKS) -> Census:

@@ -19,10 +19,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sweeps.candidate import Candidate
 from sweeps.form import Recipe
 from sweeps.journal import open_journal
 from sweeps.objectives import directions
-from sweeps.space import Candidate, Choices, axes
+from sweeps.space import Choices, axes
 
 __all__ = ["Trials"]
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Kernel, Shape, at_least_fp32
+from blocks.design import PLAIN, Design
 from blocks.model import AutoEncoder, LanguageModel
 from blocks.schedule import Schedule
 from synthetics.base import IGNORE, Batch, Split, Task
@@ -158,14 +159,19 @@ def _seed(*parts: object) -> int:
 
 
 def build_model(
-    schedule: Schedule, shape: Shape, task: Task, seed: int, kernel: Kernel = "torch"
+    schedule: Schedule,
+    shape: Shape,
+    task: Task,
+    seed: int,
+    kernel: Kernel = "torch",
+    design: Design = PLAIN,
 ) -> nn.Module:
     """The model that a task asks for, its weights a function of ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed("weights", seed))
         if task.head == "autoencoder":
-            return AutoEncoder(schedule, shape, task.vocab, length=task.tokens, kernel=kernel)
-        return LanguageModel(schedule, shape, task.vocab, kernel=kernel)
+            return AutoEncoder(schedule, shape, task.vocab, length=task.tokens, kernel=kernel, design=design)
+        return LanguageModel(schedule, shape, task.vocab, kernel=kernel, design=design)
 
 
 def _precision(training: Training) -> torch.autocast:
@@ -216,7 +222,15 @@ class Trainer:
     a run that is taken to its end is ``fit``, bit for bit.
     """
 
-    def __init__(self, schedule: Schedule, shape: Shape, task: Task, training: Training, seed: int) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        shape: Shape,
+        task: Task,
+        training: Training,
+        seed: int,
+        design: Design = PLAIN,
+    ) -> None:
         self.task, self.training = task, training
         self.train = draw(task, "train", seed, task.train_examples)
         self.valid, self.test = (draw(task, split, seed, training.eval_examples) for split in HELD_OUT)
@@ -224,7 +238,7 @@ class Trainer:
             draw(stretch(task, factor), "test", seed, training.eval_examples)
             for factor in training.extrapolate
         ]
-        self.model = build_model(schedule, shape, task, seed, training.kernel)
+        self.model = build_model(schedule, shape, task, seed, training.kernel, design)
         self.optimizer = _optimizer(self.model, training)
         self.batches = enumerate(_batches(self.train, training, seed), start=1)
         self.curve: list[Point] = []

@@ -19,8 +19,10 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block, Role, Shape
 from blocks.cost import params_by_part
+from blocks.design import PLAIN, Design
 from blocks.schedule import Schedule, show, tile
 from lab.model.form import DataPart, ModelPart, ShapePart, Source, Spec, TrainPart
+from sweeps.form import DesignPart
 from sweeps.match import WIDEST, Knob, nearest
 
 __all__ = ["LIKE", "Mixer", "ScaleError", "Scaled", "Size", "mixers", "recipe", "scale", "unlike_practice"]
@@ -101,6 +103,7 @@ def scale(
     norm: typing.Literal["rms", "rms_zero"] = "rms",
     solve: Knob | None = None,
     blocks: Blocks = BLOCKS,
+    design: Design = PLAIN,
 ) -> Scaled:
     """``pattern`` tiled to the depth of ``size``, one option solved so that all parameters come to its own.
 
@@ -110,7 +113,7 @@ def scale(
     shape = Shape(dim=size.dim, heads=size.heads, norm=norm)
 
     def parts(unit: Schedule) -> dict[str, int]:
-        return params_by_part(tile(unit, size.depth), shape, vocab, tied, blocks)
+        return params_by_part(tile(unit, size.depth), shape, vocab, tied, blocks, design)
 
     def off(cost: int) -> Fraction:
         return abs(Fraction(cost, size.params) - 1)
@@ -277,7 +280,14 @@ def unlike_practice(found: Sequence[Mixer], blocks: Blocks = BLOCKS) -> Iterator
 
 
 def recipe(
-    scaled: Scaled, name: str, vocab: int, tokenizer: str, data: Sequence[Source], tokens: int, blocks: Blocks
+    scaled: Scaled,
+    name: str,
+    vocab: int,
+    tokenizer: str,
+    data: Sequence[Source],
+    tokens: int,
+    blocks: Blocks,
+    around: DesignPart | None = None,
 ) -> Spec:
     """The model with the training of Genesis-152M (``lab genesis recipe``) over about ``tokens`` tokens.
 
@@ -293,6 +303,7 @@ def recipe(
             depth=len(scaled.schedule),
             shape=ShapePart(dim=scaled.shape.dim, heads=scaled.shape.heads, norm=scaled.shape.norm),
             vocab=vocab,
+            **({} if around is None else around.model_dump()),
         ),
         data=DataPart(tokenizer=tokenizer, train=tuple(data), length=length),
         train=TrainPart(steps=max(1, math.floor(tokens / (batch * length))), batch=batch, precision="bf16"),

@@ -22,9 +22,10 @@ from lab.train.folder import FREE
 from lab.transfer.form import SizePart, Study
 from sweeps import recipe as recipes
 from sweeps import yamlmarks
+from sweeps.candidate import Candidate
 from sweeps.form import Recipe
 from sweeps.form import ShapePart as RecipeShape
-from sweeps.space import Candidate, SpaceError, candidates, grid, label_of
+from sweeps.space import SpaceError, candidates, grid, label_of
 from sweeps.written import WrittenError, fill, read
 from sweeps.written import find as find_file
 

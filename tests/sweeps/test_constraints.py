@@ -12,6 +12,7 @@ from blocks.base import Shape
 from blocks.schedule import parse
 from sweeps import space
 from sweeps.bounds import BoundError, parse_bound
+from sweeps.candidate import Candidate
 from sweeps.match import costs
 from sweeps.plan import left_out, plan
 from sweeps.recipe import Recipe, loads
@@ -31,7 +32,7 @@ def recipe(*overrides: str) -> Recipe:
     return loads(TEXT, "x.yaml", overrides)
 
 
-def params(one: space.Candidate) -> int:
+def params(one: Candidate) -> int:
     return costs(parse(one.schedule), one.shape, 64)["params"]
 
 
@@ -114,7 +115,7 @@ def test_an_enumerated_recipe_trains_what_its_constraints_allow_and_names_the_re
     whole = space.census(bounded)
     target = params(every["r=2, m=gdn, e=2.0"])
 
-    def allowed(one: space.Candidate) -> bool:
+    def allowed(one: Candidate) -> bool:
         found = costs(parse(one.schedule), Shape(dim=32, heads=2), 64)
         return found["state"] <= 7000 and abs(found["params"] - target) <= Fraction(4, 10) * target
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.candidate import Candidate
 from sweeps.pool import Job
 from sweeps.queue import Beat, Pace, Queue, Silence, Ticket, as_chunks, from_chunks
 from sweeps.run import Run
-from sweeps.space import Candidate
 from sweeps.storages import StorageError, as_shown, open_storage
 from sweeps.wire import WireError, job_of, plain
 from synthetics.fit import Training
