@@ -17,6 +17,9 @@ from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
 from blocks.kda import KDA
 from blocks.linear import LinearAttention
+from blocks.mamba import Mamba
+from blocks.mamba2 import Mamba2
+from blocks.moe import MoE
 from blocks.ttt import TTT
 
 BLOCKS: dict[str, type[Block]] = {
@@ -28,12 +31,15 @@ BLOCKS: dict[str, type[Block]] = {
     "kda": KDA,
     "gla": GLA,
     "linear": LinearAttention,
+    "mamba": Mamba,
+    "mamba2": Mamba2,
     "ttt": TTT,
     "genesis_gla": GenesisGLA,
     "genesis_fox": GenesisFoX,
     "swiglu": SwiGLU,
     "mlp": MLP,
     "sparse": Sparse,
+    "moe": MoE,
 }
 
 __all__ = ["BLOCKS"]

@@ -16,16 +16,19 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "LOSSES",
     "Block",
     "Context",
     "Cores",
     "Kernel",
+    "Losses",
     "OptionError",
     "Role",
     "Shape",
     "State",
     "at_least_fp32",
     "core_of",
+    "inner_width",
     "split_heads_dim",
 ]
 
@@ -47,12 +50,28 @@ State = Mapping[str, Tensor | int]
 """The memory of one block after some tokens. A value: passed in, passed out, never kept on the module."""
 
 Context = MutableMapping[str, Any]
-"""What few blocks need beyond x (token ids, rotations), and where they leave auxiliary losses.
+"""What few blocks need beyond x (token ids, rotations), and where a caller puts ``Losses`` to have them.
 
 ``segments`` tells the documents of packed rows apart; the model reads it (``blocks.segments``), so that a
 mixer is only ever given whole documents, each in a row of its own, with tensors [B, T, ...] of the context
 laid out likewise.
 """
+
+LOSSES = "losses"
+"""Under which a caller that wants them puts ``Losses`` into a context."""
+
+
+class Losses:
+    """Where the blocks of a pass that have an auxiliary loss leave it, a scalar each.
+
+    Not a plain list, because what wraps a model (DDP, FSDP2) hands copies of lists and mappings on.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        self.found.append(loss)
 
 
 class OptionError(ValueError):
@@ -137,3 +156,17 @@ def split_heads_dim(width: float, heads: int, what: str) -> int:
             "choose dim, heads or the expansion so that a head is a whole number wide"
         )
     return round(per_head)
+
+
+def inner_width(name: str, expand: float, dim: int) -> int:
+    """expand * dim, rounded. Raises OptionError where nothing is left, or more than a float can count."""
+    if math.isinf(expand * dim):
+        raise OptionError(
+            f"{name}: expand is {expand:g}, which at dim {dim} is a width beyond all numbers; lower it"
+        )
+    hidden = round(expand * dim)
+    if hidden < 1:
+        raise OptionError(
+            f"{name}: expand is {expand:g}, which leaves no hidden channel at dim {dim}; raise it"
+        )
+    return hidden

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, inner_width
 from blocks.kernels.layers import narrow, swiglu
 from blocks.parts import gated
 from blocks.products import Linear
@@ -68,12 +69,23 @@ def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def _leaky_relu(x: Tensor, slope: float) -> Tensor:
+    return F.leaky_relu(x, slope)
+
+
+def _leaky_relu2(x: Tensor, slope: float) -> Tensor:
+    return F.leaky_relu(x, slope).square()
+
+
 _ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
     "relu2": _relu2,
     "silu": F.silu,
 }
+
+_LEAKY: dict[str, Callable[[Tensor, float], Tensor]] = {"relu": _leaky_relu, "relu2": _leaky_relu2}
+"""Those that may have a slope below 0."""
 
 
 class _SwiGLU(nn.Module):
@@ -111,20 +123,6 @@ class _MLP(nn.Module):
         return self.out(self.act(self.up(x_BTD))), {}
 
 
-def _hidden(name: str, expand: float, dim: int) -> int:
-    """expand * dim, rounded. Raises OptionError where nothing is left, or more than a float can count."""
-    if math.isinf(expand * dim):
-        raise OptionError(
-            f"{name}: expand is {expand:g}, which at dim {dim} is a width beyond all numbers; lower it"
-        )
-    hidden = round(expand * dim)
-    if hidden < 1:
-        raise OptionError(
-            f"{name}: expand is {expand:g}, which leaves no hidden channel at dim {dim}; raise it"
-        )
-    return hidden
-
-
 def _check_expand(name: str, expand: float) -> None:
     if not expand > 0:
         raise OptionError(f"{name}: expand is {expand:g}; it must be above 0")
@@ -145,10 +143,10 @@ class SwiGLU:
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
-        return _SwiGLU(shape.dim, _hidden("swiglu", self.expand, shape.dim), kernel)
+        return _SwiGLU(shape.dim, inner_width("swiglu", self.expand, shape.dim), kernel)
 
     def params(self, shape: Shape) -> int:
-        return 3 * shape.dim * _hidden("swiglu", self.expand, shape.dim)
+        return 3 * shape.dim * inner_width("swiglu", self.expand, shape.dim)
 
     def state_size(self, shape: Shape, length: int) -> int:
         return 0
@@ -159,15 +157,27 @@ class SwiGLU:
 
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """W_down act(W_up x), hidden width round(expand * D). act: gelu (exact), relu, relu2 (squared), silu."""
+    """W_down act(W_up x), hidden width round(expand * D).
+
+    act: gelu (exact), relu, relu2 (squared; So et al. 2021), silu. slope: of relu below 0, before it is
+    squared: with act='relu2', slope=0.5 a negative x becomes 0.25 x^2, and no hidden channel dies.
+    """
 
     expand: float = 4.0
     act: Literal["gelu", "relu", "relu2", "silu"] = "gelu"
+    slope: float = 0.0
 
     def __post_init__(self) -> None:
         _check_expand("mlp", self.expand)
         if self.act not in _ACTS:
             raise OptionError(f"mlp: act is {self.act!r}; known are {', '.join(_ACTS)}")
+        if not 0 <= self.slope < 1:
+            raise OptionError(f"mlp: slope is {self.slope:g}; it must lie in [0, 1)")
+        if self.slope and self.act not in _LEAKY:
+            raise OptionError(
+                f"mlp: slope is {self.slope:g}, which act={self.act!r} does not have; it goes with "
+                f"{' and '.join(_LEAKY)}"
+            )
 
     @property
     def role(self) -> Role:
@@ -175,10 +185,11 @@ class MLP:
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
-        return _MLP(shape.dim, _hidden("mlp", self.expand, shape.dim), _ACTS[self.act])
+        act = partial(_LEAKY[self.act], slope=self.slope) if self.slope else _ACTS[self.act]
+        return _MLP(shape.dim, inner_width("mlp", self.expand, shape.dim), act)
 
     def params(self, shape: Shape) -> int:
-        return 2 * shape.dim * _hidden("mlp", self.expand, shape.dim)
+        return 2 * shape.dim * inner_width("mlp", self.expand, shape.dim)
 
     def state_size(self, shape: Shape, length: int) -> int:
         return 0
@@ -217,7 +228,7 @@ class Sparse:
     def kept(self, shape: Shape) -> int:
         """k, the number of hidden activations that a token keeps."""
         # The small step back undoes products such as 0.07 * 100 = 7.000000000000001.
-        return max(1, math.ceil(self.k_ratio * _hidden("sparse", self.expand, shape.dim) - 1e-9))
+        return max(1, math.ceil(self.k_ratio * inner_width("sparse", self.expand, shape.dim) - 1e-9))
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
@@ -226,10 +237,10 @@ class Sparse:
         def select(u_BTF: Tensor) -> Tensor:
             return hard(u_BTF, k) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
 
-        return _SwiGLU(shape.dim, _hidden("sparse", self.expand, shape.dim), kernel, select)
+        return _SwiGLU(shape.dim, inner_width("sparse", self.expand, shape.dim), kernel, select)
 
     def params(self, shape: Shape) -> int:
-        return 3 * shape.dim * _hidden("sparse", self.expand, shape.dim)
+        return 3 * shape.dim * inner_width("sparse", self.expand, shape.dim)
 
     def state_size(self, shape: Shape, length: int) -> int:
         return 0

@@ -31,7 +31,7 @@ from blocks.base import (
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.kernels import ops
 from blocks.kernels.layers import DeltaSizes, delta_layer, narrow
-from blocks.parts import ShortConv, apart, gated, inverse_softplus, make_norm, unit_heads
+from blocks.parts import ShortConv, apart, gated, make_norm, slow_steps, unit_heads
 from blocks.products import Linear
 
 __all__ = ["GDN", "decay_start", "delta_scan", "gated_delta_chunked", "gated_delta_reference"]
@@ -279,8 +279,7 @@ def decay_start(heads: int, steps: int) -> tuple[nn.Parameter, nn.Parameter]:
     log-uniform.
     """
     log_pace = torch.empty(heads).uniform_(1, 16).log()
-    step = torch.empty(steps).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-    return nn.Parameter(log_pace), nn.Parameter(inverse_softplus(step))
+    return nn.Parameter(log_pace), nn.Parameter(slow_steps(steps))
 
 
 _CORES: Cores = {

@@ -9,7 +9,6 @@ B batch, T time, D model width, H heads, G key-value heads, K key width, V value
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,7 +34,7 @@ from blocks.fox import CORES as FOX_CORES
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.kernels import ops
-from blocks.parts import RMSNorm, ShortConv, gated, inverse_softplus
+from blocks.parts import RMSNorm, ShortConv, gated, slow_steps
 from blocks.products import Linear
 
 __all__ = ["GenesisFoX", "GenesisGLA", "Rule", "l2_normalise_outside"]
@@ -82,8 +81,7 @@ class _GLA(nn.Module):
         self.write = Linear(shape.dim, self.heads)
         self.conv = ShortConv(self.split[0], block.conv, kernel=kernel)
         self.log_pace = nn.Parameter(torch.empty(self.heads).uniform_(0.5, 8).log())
-        step = torch.empty(self.heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
-        self.step_bias = nn.Parameter(inverse_softplus(step))
+        self.step_bias = nn.Parameter(slow_steps(self.heads))
         self.norm = RMSNorm(self.v, NORM_EPS, kernel=kernel)
         self.out = Linear(inner, shape.dim, bias=False)
 

@@ -5,6 +5,7 @@ B batch, T time, D width, C channels, H heads, K head width, W kernel width.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ __all__ = [
     "l2_normalise",
     "make_norm",
     "rope",
+    "slow_steps",
     "unit_heads",
     "unit_rms",
 ]
@@ -120,6 +122,11 @@ def unit_heads(qk_BTX: Tensor, heads: int, kernel: Kernel) -> tuple[Tensor, Tens
 def inverse_softplus(x: Tensor) -> Tensor:
     """y with softplus(y) = x, for x > 0; written so that small x does not cancel."""
     return x + torch.log(-torch.expm1(-x))
+
+
+def slow_steps(count: int) -> Tensor:
+    """``count`` values whose softplus is log-uniform from 1e-3 to 1e-1 (Gu & Dao 2023, section 3.6)."""
+    return inverse_softplus(torch.empty(count).uniform_(math.log(1e-3), math.log(1e-1)).exp())
 
 
 def rope(x_BTHK: Tensor, start: int, rotary: int, base: float = 10_000.0) -> Tensor:

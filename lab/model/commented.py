@@ -24,6 +24,7 @@ CHOSEN: Mapping[str, str] = {
     "train.average": "chosen: none is documented",
     "train.precision": "chosen",
     "train.z_loss": "chosen: none is documented",
+    "train.balance": "of moe blocks alone; chosen",
 }
 """By key: what a file of ``lab scale`` says above it. Facts of ``lab genesis recipe``."""
 

@@ -139,7 +139,8 @@ class TrainPart(_Part):
     start: the model.safetensors of the lab that it begins with, of the same model; null for fresh weights.
     batch: rows of one optimiser step, over all processes; micro: rows of one forward pass of one process
     (accumulation is what is left between them). recompute: activations of a layer are not kept but computed
-    again in the backward pass. z_loss: weight of the squared log-partition (0 for none). parallel: how
+    again in the backward pass. z_loss: weight of the squared log-partition (0 for none). balance: weight of
+    what the experts of every ``moe`` add for being chosen unevenly (Switch's 0.01; 0 for none). parallel: how
     several processes share the work. save_every, keep: checkpoints; eval_every, eval_rows: validation.
     """
 
@@ -156,6 +157,7 @@ class TrainPart(_Part):
     recompute: bool = False
     compile: bool = False
     z_loss: NotNegative = 0.0
+    balance: NotNegative = 0.01
     parallel: Literal["ddp", "fsdp"] = "ddp"
     save_every: Count = 500
     keep: Annotated[int, Field(ge=1, le=1000)] = 2

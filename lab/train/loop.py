@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.checkpoint import checkpoint
 
-from blocks.base import Kernel
+from blocks.base import Kernel, Losses
 from blocks.cost import flops_per_token
 from lab.model.form import Spec
 from lab.model.spec import Blocks, build, design_of, schedule_of, shape_of
@@ -176,9 +176,13 @@ class Trainer:
         sums = torch.zeros((), device=self.crew.device)
         for number, batch in enumerate(batches, start=1):
             with synchronised(self.called, last=number == len(batches)):
+                own = Losses() if part.balance else None
                 with self.precision:
-                    logits_BTV = called_with(self.called, batch)
+                    logits_BTV = called_with(self.called, batch, own)
                 nats, learned = summed_loss(logits_BTV, batch.targets, part.z_loss)
+                for one in own.found if own is not None else ():
+                    # Of a whole pass, where the rest is a sum over its targets.
+                    learned = learned + part.balance * _counted([batch]) * one
                 # Gradients are averaged over processes, and the mean over all targets is wanted.
                 (learned * (self.crew.world / targets)).backward()
                 sums += nats.detach()

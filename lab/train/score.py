@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
+from blocks.base import LOSSES, Losses
+from blocks.segments import SEGMENTS
 from lab.train.loss import IGNORE, summed_loss
 from lab.train.parallel import Crew
 from lab.train.rows import Batch, HeldOut, batch_of
@@ -15,10 +17,12 @@ from lab.train.rows import Batch, HeldOut, batch_of
 __all__ = ["called_with", "nats_of"]
 
 
-def called_with(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits [B, T, V]; with segments the mixers see each document alone."""
-    context = None if batch.segments is None else {"segments": batch.segments}
-    return model(batch.inputs, None, context)[0]
+def called_with(model: nn.Module, batch: Batch, losses: Losses | None = None) -> torch.Tensor:
+    """Logits [B, T, V]; with segments each document is seen alone. ``losses`` takes those of blocks out."""
+    context: dict[str, object] = {} if batch.segments is None else {SEGMENTS: batch.segments}
+    if losses is not None:
+        context[LOSSES] = losses
+    return model(batch.inputs, None, context or None)[0]
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ from blocks.gla import gla_chunked, gla_reference
 from blocks.kda import kda_chunked, kda_reference
 from blocks.kernels import ops
 from blocks.linear import linear_chunked, linear_reference
+from blocks.mamba import selective_scan_chunked, selective_scan_reference
+from blocks.mamba2 import ssd_chunked, ssd_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
 
 Draw = Callable[[Generator], tuple[Tensor, ...]]
@@ -174,6 +176,16 @@ def _decayed(draw: Draw) -> Draw:
     return inputs
 
 
+def _one_group(draw: Draw) -> Draw:
+    """The same for Mamba-2, where all heads share the first one's queries and keys."""
+
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, *rest = _decayed(draw)(rng)
+        return q[:, :, :1], k[:, :, :1], *rest
+
+    return inputs
+
+
 def _chunk_delta(draw: Draw) -> Draw:
     def inputs(rng: Generator) -> tuple[Tensor, ...]:
         q, k, v, log_a, b, s = draw(rng)
@@ -187,6 +199,33 @@ def _from_the_middle(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor,
     names = ("s", "base", "writes", "gram")
     out, memory = form(*inputs[:5], dict(zip(names, inputs[5:], strict=True)), 5, 16)
     return out, *(memory[name] for name in names)
+
+
+# Mamba: x, step, b, c, pace, h. Paces run from 1 to N as they start.
+
+
+def _selective(rng: Generator, d: Tensor, same: bool = False) -> tuple[Tensor, ...]:
+    x, b, c, h = (normal(rng, B, *sizes) for sizes in ((T, V), (T, K), (T, K), (V, K)))
+    return x, d, same_over_time(b) if same else b, c, torch.arange(1.0, K + 1).double().repeat(V, 1), h
+
+
+def _scan_gates(rng: Generator) -> tuple[Tensor, ...]:
+    """Step logits of +-80: a channel keeps all and writes nothing, or forgets all and writes eightyfold."""
+    return _selective(rng, F.softplus(80 * signs(rng, B, T, V)))
+
+
+def _scan_decay(rng: Generator) -> tuple[Tensor, ...]:
+    return _selective(rng, torch.full((B, T, V), 20.0, dtype=torch.float64))
+
+
+def _scan_late_decay(rng: Generator) -> tuple[Tensor, ...]:
+    d = 0.01 * torch.rand(B, T, V, dtype=torch.float64, generator=rng)
+    d[:, 5::10] = 1000.0
+    return _selective(rng, d)
+
+
+def _scan_same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    return _selective(rng, torch.full((B, T, V), 1e-3, dtype=torch.float64), same=True)
 
 
 # Linear attention: features of q and of k, v, s.
@@ -345,6 +384,23 @@ CORES: dict[str, Core] = {
         linear_reference,
         {"torch": linear_chunked, "c": ops.linear_memory},
         {"same_keys": _linear_same_keys},
+    ),
+    "selective_scan": Core(
+        "mamba",
+        selective_scan_reference,
+        {"torch": selective_scan_chunked},
+        {
+            "gates_80": _scan_gates,
+            "decay_20": _scan_decay,
+            "late_decay": _scan_late_decay,
+            "same_keys": _scan_same_keys,
+        },
+    ),
+    "ssd": Core(
+        "mamba2",
+        ssd_reference,
+        {"torch": ssd_chunked},
+        {name: _one_group(draw) for name, draw in DELTA.items()},
     ),
     "ttt": Core(
         "ttt",

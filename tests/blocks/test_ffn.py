@@ -65,6 +65,18 @@ def test_k_is_the_rounded_up_share(ratio: float, hidden: int, kept: int) -> None
     assert Sparse(expand=float(hidden), k_ratio=ratio).kept(Shape(dim=1, heads=1)) == kept
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.5, 0.9])
+def test_a_leaky_relu_squared_is_its_formula(slope: float) -> None:
+    """x^2 above 0 and slope^2 x^2 below, its derivative 2 x and 2 slope^2 x: no channel is dead."""
+    x = torch.cat([noise(40), torch.zeros(1)]).requires_grad_()
+    act = MLP(act="relu2", slope=slope).build(Shape(dim=4)).act
+    assert isinstance(act, Callable)
+    y = act(x)
+    share = torch.where(x.detach() > 0, 1.0, slope**2)
+    assert_same(y, share * x.square(), "output")
+    assert_same(torch.autograd.grad(y.sum(), x)[0], 2 * share * x, "gradient")
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -72,6 +84,9 @@ def test_k_is_the_rounded_up_share(ratio: float, hidden: int, kept: int) -> None
         lambda: SwiGLU(expand=0.01).build(Shape(dim=16)),
         lambda: MLP(act="tanh"),  # pyright: ignore[reportArgumentType]
         lambda: MLP(expand=-1.0),
+        lambda: MLP(act="relu2", slope=1.0),
+        lambda: MLP(act="relu", slope=-0.1),
+        lambda: MLP(slope=0.5),
         lambda: Sparse(k_ratio=0.0),
         lambda: Sparse(k_ratio=1.1),
         lambda: Sparse(mask="firm"),  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from blocks.base import Block, Shape
+from blocks.mamba import Mamba
 from blocks.model import LanguageModel
 from blocks.mup import MupError, check_base, groups
 from tests.blocks.harness import block_of
@@ -20,6 +21,7 @@ FIXED = {
     "log_pace",
     "step_bias",
     "rate_bias",
+    "skip",
 }
 """Decays, biases, and the inner model of ttt: they have no input that grows."""
 
@@ -43,6 +45,13 @@ def test_every_parameter_is_in_exactly_one_group_under_its_name(block: Block, ti
     assert len(listed) == len(named) and all(named[name] is one for name, one in listed)
 
 
+def reads_more_if_wider(block: Block, path: str, weight: nn.Parameter) -> bool:
+    """All D channels or a multiple; of few channels, the step of Mamba alone, whose rank is a share of D."""
+    if isinstance(block, Mamba) and path.endswith(".step"):
+        return block.dt_rank is None
+    return weight.shape[1] >= SHAPE.dim // 2
+
+
 def test_what_a_parameter_is_follows_from_its_module(block: Block) -> None:
     """The same said by hand: layers that read all D channels are hidden, all else keeps its rate."""
     net = model(block, 16)
@@ -51,7 +60,9 @@ def test_what_a_parameter_is_follows_from_its_module(block: Block) -> None:
     for name, parameter in net.named_parameters():
         path, _, last = name.rpartition(".")
         group, linear = kinds[name], isinstance(modules[path], nn.Linear)
-        hidden = linear and last == "weight" and path != "head" and parameter.shape[1] >= SHAPE.dim // 2
+        hidden = (
+            linear and last == "weight" and path != "head" and reads_more_if_wider(block, path, parameter)
+        )
         assert group.lr == (0.25 if hidden else 1.0), name
         assert group.matrix == hidden, name
         assert group.decays == (last == "weight" and (linear or path == "embedding")), name

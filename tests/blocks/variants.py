@@ -41,6 +41,8 @@ VARIANTS: dict[str, list[str]] = {
         "linear(normalise=False)",
         "linear(feature='identity', normalise=False)",
     ],
+    "mamba": ["mamba(d_state=3, dt_rank=2, conv=0)", "mamba(expand=1.5, conv=1)"],
+    "mamba2": ["mamba2(d_state=5, groups=2, conv=0)", "mamba2(expand=1, d_state=16, groups=2, conv=1)"],
     "ttt": ["ttt(mini_batch=5, conv=0, gate=False)", "ttt(mini_batch=1)", "ttt(mini_batch=64, lr=0.5)"],
     "genesis_gla": [
         "genesis_gla(kv_heads=2)",
@@ -50,6 +52,13 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "genesis_fox": ["genesis_fox(kv_heads=2)", "genesis_fox(kv_heads=1, conv=1)"],
     "swiglu": ["swiglu(expand=1)"],
-    "mlp": ["mlp(act='relu')", "mlp(act='relu2', expand=1.5)", "mlp(act='silu')"],
+    "mlp": [
+        "mlp(act='relu')",
+        "mlp(act='relu2', expand=1.5)",
+        "mlp(act='relu2', slope=0.5)",
+        "mlp(act='relu', slope=0.1)",
+        "mlp(act='silu')",
+    ],
+    "moe": ["moe(experts=3, active=1, expand=0.5)", "moe(experts=2, active=2)"],
     "sparse": ["sparse(k_ratio=0.85)", "sparse(k_ratio=1)", "sparse(k_ratio=0.01)", "sparse(mask='soft')"],
 }

@@ -216,7 +216,7 @@ def test_steps_to_is_the_first_evaluation_at_the_threshold() -> None:
     assert steps_to([10, 20, 30], [0.1, 0.2, 0.4], 0.5) is None
 
 
-@pytest.mark.parametrize("mixer", ["attn", "fox", "gdn", "gla", "linear", "ttt"])
+@pytest.mark.parametrize("mixer", ["attn", "fox", "gdn", "gla", "linear", "ttt", "mamba", "mamba2"])
 @pytest.mark.parametrize("kernel", [pytest.param("c", marks=NEEDS_COMPILER), "torch"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_kernels_and_precisions_start_to_learn_alike(mixer: str, kernel: Any, precision: Any) -> None:

@@ -34,6 +34,26 @@ def test_a_batch_in_passes_is_the_batch_whole_and_recomputing_changes_nothing(
     assert identical(whole.weights(), again.weights())
 
 
+def test_the_balance_of_experts_is_learned_from_by_its_weight_and_not_reported(
+    data: Path, tmp_path: Path
+) -> None:
+    mixture = "model.schedule='(gdn, moe(experts=3)) + (attn, swiglu)'"
+    ends, first = {}, set()
+    for sets in (("train.balance=0",), ("train.balance=2",), ("train.balance=2", "train.recompute=true")):
+        trainer, lines = trained(spec_of(data, mixture, *sets), tmp_path / "-".join(sets))
+        first.add(lines[0].loss)
+        ends["-".join(sets)] = trainer.weights()
+    assert len(first) == 1, "cross entropy alone is reported, before anything was learned the same for all"
+    without, with_it, again = ends.values()
+    assert furthest(without, with_it) > 1e-4
+    assert identical(with_it, again)
+    plain = [
+        trained(spec_of(data, sets), tmp_path / "plain" / sets)[0]
+        for sets in ("train.balance=0", "train.balance=2")
+    ]
+    assert identical(plain[0].weights(), plain[1].weights()), "without experts there is nothing to balance"
+
+
 @pytest.mark.parametrize(
     "sets",
     [
