@@ -77,7 +77,7 @@ GOLF_CONTAMINATED = Adaptation(
     lr=5e-4,
     cosine=True,
     # The last projection of a channel mixer had lost most when weights were rounded to 6 bits (PR 481).
-    rates={"*.channel.out.*": 3.0, "*.channel.norm.*": 1.0, "*.channel.*": 0.5},
+    rates={"*.channel.out.*": 3.0, "*.channel.norm.*": 1.0, "*.channel.scale": 1.0, "*.channel.*": 0.5},
     batch=256,
 )
 """Of OpenAI's parameter golf, PR 518 as published: it learns the text, then scores it."""
@@ -109,7 +109,7 @@ def _named(model: LanguageModel, schedule: Schedule) -> Iterator[tuple[str, nn.P
         if part[:2] == ["stack", "layers"]:
             i, j, what, *rest = part[2:]
             role = schedule[int(i)][int(j)].role
-            name = ".".join(("layers", i, role, *(["norm"] if what == "norm" else []), *rest))
+            name = ".".join(("layers", i, role, *([] if what == "block" else [what]), *rest))
         yield name, parameter
 
 
@@ -122,7 +122,9 @@ def optimiser_of(model: LanguageModel, schedule: Schedule, plan: Adaptation) -> 
         pattern = next((one for one in plan.rates if fnmatchcase(name, one)), None)
         used.add(pattern)
         groups.setdefault(1.0 if pattern is None else plan.rates[pattern], []).append(parameter)
-    if idle := [pattern for pattern in plan.rates if pattern not in used]:
+    # Those of golf are for models with and without gains of norms and of branches.
+    own = plan.rates != GOLF_CONTAMINATED.rates
+    if idle := [pattern for pattern in plan.rates if own and pattern not in used]:
         raise AdaptationError(
             f"rates: nothing is left for the pattern {idle[0]!r}; parameters are named such as "
             f"{names[0]} and {names[-1]}, and the first pattern that fits counts"

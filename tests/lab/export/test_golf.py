@@ -11,8 +11,11 @@ from lab.model.spec import read_model
 from lab.train.shipped import load
 
 ROOT = Path(__file__).parents[3]
+ATTN, MLP = "attn(kv_heads=1, rope=0.25, qk_gain=1.5", "mlp(expand=3, act='relu2', slope=0.5)"
 SMALL = (
-    "model.schedule=2*(attn(kv_heads=1, rope=0.25, qk_norm=True), mlp(expand=3, act='relu2'))",
+    f"model.schedule=({ATTN}), {MLP}) + ({ATTN}, exclusive=True, values=True), {MLP})",
+    "model.inputs=bigram(buckets=64, dim=8) + norm + smear",
+    "model.values=embedding(dim=8)",
     "model.shape={dim: 16, heads: 2}",
     "model.vocab=257",
     "data={tokenizer: bytes, train: [{data: tokens}], length: 64}",

@@ -11,6 +11,7 @@ import torch
 from blocks.cost import params_by_part
 from lab.model.preset import load, shipped
 from lab.model.spec import SpecError, build, design_of, schedule_of, shape_of
+from lab.train.shipped import load as load_spec
 
 
 def golf_518() -> int:
@@ -64,6 +65,10 @@ def test_it_is_described_with_its_source(name: str, answer) -> None:
     assert f"{name}: {preset.params:,} parameters" in page and preset.source in page
     around = (preset.model.inputs, preset.model.residual, preset.model.values)
     assert all(text in page for text in around if text)
+
+
+def test_the_recipe_of_golf_trains_its_preset() -> None:
+    assert load_spec("golf").model == load("golf-518").model
 
 
 @pytest.mark.parametrize("option", ["--dim", "--heads", "--vocab", "--depth"])
