@@ -17,6 +17,8 @@ from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
 from blocks.kda import KDA
 from blocks.linear import LinearAttention
+from blocks.retention import RetNet
+from blocks.rwkv7 import RWKV7
 from blocks.ttt import TTT
 
 BLOCKS: dict[str, type[Block]] = {
@@ -27,6 +29,8 @@ BLOCKS: dict[str, type[Block]] = {
     "deltanet": DeltaNet,
     "kda": KDA,
     "gla": GLA,
+    "rwkv7": RWKV7,
+    "retnet": RetNet,
     "linear": LinearAttention,
     "ttt": TTT,
     "genesis_gla": GenesisGLA,
