@@ -20,6 +20,8 @@ from blocks.linear import LinearAttention
 from blocks.mamba import Mamba
 from blocks.mamba2 import Mamba2
 from blocks.moe import MoE
+from blocks.retention import RetNet
+from blocks.rwkv7 import RWKV7
 from blocks.ttt import TTT
 
 BLOCKS: dict[str, type[Block]] = {
@@ -30,6 +32,8 @@ BLOCKS: dict[str, type[Block]] = {
     "deltanet": DeltaNet,
     "kda": KDA,
     "gla": GLA,
+    "rwkv7": RWKV7,
+    "retnet": RetNet,
     "linear": LinearAttention,
     "mamba": Mamba,
     "mamba2": Mamba2,

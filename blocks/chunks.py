@@ -48,8 +48,9 @@ def span_sums(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def channel_decays(log_a_NCK: Tensor) -> tuple[Tensor, Tensor]:
     """(start_NCK, pairs_NijK): what is left of each key channel from the chunk's start to i, and from j to i.
 
-    For j > i that is 0. The exponent is formed for every pair: factoring it into one factor of i and one of j, as a plain matrix
-    product would need, overflows as soon as the decay is strong. Every value here is at most 1.
+    For j > i that is 0. The exponent is formed for every pair: factoring it into one factor of i and one of
+    j, as a plain matrix product would need, overflows as soon as the decay is strong. Every value here is at
+    most 1.
     """
     chunk = log_a_NCK.shape[1]
     sums_CS, mask_S = span_sums(chunk, log_a_NCK)

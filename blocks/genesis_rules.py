@@ -1,4 +1,4 @@
-"""Two recurrences of Genesis-152M that no paper has: plain decay, and a delta rule between chunks only.
+"""Two recurrences of Genesis-152M: plain decay (retention's, too), and a delta rule between chunks only.
 
 B batch, T time, H heads, K key width, V value width; C tokens of a chunk, N chunks of all heads and sequences
 together. Queries come scaled by K^-1/2, keys at unit length.

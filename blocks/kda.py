@@ -124,7 +124,7 @@ _CORES: Cores = {"torch": kda_chunked, "reference": kda_reference}
 
 @dataclass(frozen=True, kw_only=True)
 class KDA(GDN):
-    """Kimi Delta Attention (Kimi Team 2025, eq. 1 and section 4). Linear in T; state H*K*V and the conv's tail.
+    """Kimi Delta Attention (Kimi Team 2025, eq. 1 and section 4). Linear in T; state as for ``gdn``.
 
     S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T, o_t = S_t^T q_t: Gated DeltaNet with a decay
     for each key channel. q, k, v and b as for ``gdn``; log a = -exp(log_pace) softplus(W2 W1 x + step_bias),

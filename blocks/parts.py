@@ -17,6 +17,7 @@ from blocks.base import Kernel, Shape, at_least_fp32
 from blocks.kernels import ops
 
 __all__ = [
+    "HeadNorm",
     "RMSNorm",
     "ShortConv",
     "apart",
@@ -94,6 +95,24 @@ def apart(o_BTHV: Tensor, v_BTGV: Tensor) -> Tensor:
 def unit_rms(x: Tensor, eps: float) -> Tensor:
     """x / rms(x) over the last axis, computed in at least float32 and returned in the input's type."""
     return F.rms_norm(at_least_fp32(x), x.shape[-1:], None, eps).to(x.dtype)
+
+
+class HeadNorm(nn.Module):
+    """GroupNorm (Wu & He 2018) with a group for each head: (x - mean) / sqrt(var + eps) * gain + bias.
+
+    Of [..., H, K], with a gain and a bias for each channel of each head. Computed in at least float32 and
+    returned in the input's type.
+    """
+
+    def __init__(self, heads: int, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(heads, width))
+        self.bias = nn.Parameter(torch.zeros(heads, width))
+
+    def forward(self, x_BTHK: Tensor) -> Tensor:
+        unit = F.layer_norm(at_least_fp32(x_BTHK), x_BTHK.shape[-1:], eps=self.eps)
+        return (unit * self.weight + self.bias).to(x_BTHK.dtype)
 
 
 def make_norm(shape: Shape, dim: int, kernel: Kernel = "torch") -> RMSNorm:

@@ -21,6 +21,8 @@ from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
 from blocks.kda import KDA
+from blocks.retention import RetNet
+from blocks.rwkv7 import RWKV7
 from blocks.schedule import Schedule
 
 __all__ = ["realised", "realised_block"]
@@ -70,13 +72,22 @@ def _shared_heads(block: FoX | GenesisFoX, shape: Shape) -> Block:
     return replace(block, kv_heads=key_value_heads("fox", block.kv_heads, shape))
 
 
-def _expanded(block: GDN | GLA, shape: Shape) -> Block:
+def _expanded(block: GDN | GLA | RetNet, shape: Shape) -> Block:
     keys, values = (shape.heads * width / shape.dim for width in block.widths(shape))
     return replace(block, expand_k=keys, expand_v=values)
 
 
 def _kda(block: KDA, shape: Shape) -> Block:
     return _expanded(replace(block, rank=block.narrow(shape)), shape)
+
+
+def _rwkv7(block: RWKV7, shape: Shape) -> RWKV7:
+    return replace(block, rank=block.narrow(shape))
+
+
+def _retnet(block: RetNet, shape: Shape) -> Block:
+    turned = block.widths(shape)[0] >= 4  # the first pair turns by a radian at any base
+    return _expanded(block if turned else replace(block, base=RetNet.base), shape)
 
 
 def _genesis_gla(block: GenesisGLA, shape: Shape) -> GenesisGLA:
@@ -97,6 +108,8 @@ _RULES: Mapping[type[Any], Callable[[Any, Shape], Block]] = {
     GDN: _expanded,
     DeltaNet: _expanded,
     KDA: _kda,
+    RWKV7: _rwkv7,
+    RetNet: _retnet,
     GLA: _expanded,
     GenesisGLA: _genesis_gla,
 }

@@ -25,6 +25,8 @@ from blocks.kernels import ops
 from blocks.linear import linear_chunked, linear_reference
 from blocks.mamba import selective_scan_chunked, selective_scan_reference
 from blocks.mamba2 import ssd_chunked, ssd_reference
+from blocks.retention import log_decays
+from blocks.rwkv7 import rwkv7_chunked, rwkv7_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
 
 Draw = Callable[[Generator], tuple[Tensor, ...]]
@@ -296,6 +298,29 @@ def _by_channel(draw: Draw) -> Draw:
     return inputs
 
 
+def _replacing(draw: Draw) -> Draw:
+    """A case of the rule with a decay by channel, as RWKV-7's: remove under a key, write in its place."""
+
+    def inputs(rng: Generator) -> tuple[Tensor, ...]:
+        q, k, v, log_a, b, s = draw(rng)
+        return q, log_a, b[..., None] * k, v, k, b[..., None] * k, s
+
+    return inputs
+
+
+# Retention: q, k, v, s; the decays are the heads' own.
+
+
+def _retention(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+    q, k, v, s = inputs
+    return form(q, k, v, log_decays(H, v).expand(B, T, H), s)
+
+
+def _retention_same_keys(rng: Generator) -> tuple[Tensor, ...]:
+    q, k, v = normal(rng, B, T, H, K), normal(rng, B, T, H, K), normal(rng, B, T, H, V)
+    return q * K**-0.5, same_over_time(k), v, normal(rng, B, H, K, V)
+
+
 DELTA: dict[str, Draw] = {
     "same_keys": partial(_delta_same_keys, strength=1.0),
     "gates_80": _delta_gates,
@@ -354,6 +379,21 @@ CORES: dict[str, Core] = {
             **{name: _by_channel(draw) for name, draw in DELTA.items()},
             "same_keys_twice": _by_channel(partial(_delta_same_keys, strength=2.0)),
         },
+    ),
+    "rwkv7": Core(
+        "rwkv7",
+        rwkv7_reference,
+        {"torch": rwkv7_chunked},
+        {
+            **{name: _replacing(_by_channel(draw)) for name, draw in DELTA.items()},
+            "same_keys_twice": _replacing(_by_channel(partial(_delta_same_keys, strength=2.0))),
+        },
+    ),
+    "retention": Core(
+        "retnet",
+        partial(_retention, decayed_reference),
+        {"torch": partial(_retention, decayed)},
+        {"same_keys": _retention_same_keys},
     ),
     "gla": Core(
         "gla",

@@ -35,6 +35,8 @@ VARIANTS: dict[str, list[str]] = {
         "kda(conv=0, gate=False, beta_max=2, exclusive=True)",
         "kda(expand_k=0.5, expand_v=2, conv=1, rank=3, norm=False)",
     ],
+    "rwkv7": ["rwkv7(rank=3)"],
+    "retnet": ["retnet(expand_k=0.5)", "retnet(expand_k=0.75, expand_v=1, base=100)"],
     "gla": ["gla(conv=4, gate=False, norm=False, exclusive=True)", "gla(expand_k=1, expand_v=2, rank=3)"],
     "linear": [
         "linear(exclusive=True)",
