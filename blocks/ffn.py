@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -185,7 +184,8 @@ class MLP:
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised module. Raises OptionError where no hidden channel is left."""
-        act = partial(_LEAKY[self.act], slope=self.slope) if self.slope else _ACTS[self.act]
+        leaky, slope = _LEAKY.get(self.act), self.slope
+        act = (lambda x: leaky(x, slope)) if slope and leaky else _ACTS[self.act]
         return _MLP(shape.dim, inner_width("mlp", self.expand, shape.dim), act)
 
     def params(self, shape: Shape) -> int:

@@ -27,7 +27,7 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.genesis_rules import decayed, decayed_reference
-from blocks.parts import HeadNorm, gated, rope
+from blocks.parts import HeadNorm, apart, gated, rope
 from blocks.products import Linear
 
 __all__ = ["RetNet", "log_decays"]
@@ -46,7 +46,7 @@ class _Mixer(nn.Module):
     def __init__(self, block: RetNet, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.k, self.v = shape.heads, *block.widths(shape)
-        self.base, self.core = block.base, core_of(_CORES, kernel)
+        self.base, self.exclusive, self.core = block.base, block.exclusive, core_of(_CORES, kernel)
         self.kernel: Kernel = kernel
         keys, values = self.heads * self.k, self.heads * self.v
         # One projection: queries, keys, values, output gate.
@@ -69,6 +69,8 @@ class _Mixer(nn.Module):
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
         log_a_BTH = log_decays(self.heads, v).expand(v.shape[:3])
         o, s = self.core(q * self.k**-0.5, k, v, log_a_BTH, s)
+        if self.exclusive:
+            o = apart(o, v)
         o = self.norm(o).flatten(2).to(x_BTD.dtype)
         return self.out(gated(gate, o, self.kernel)), {"s": s, "position": position + x_BTD.shape[1]}
 
@@ -84,12 +86,13 @@ class RetNet:
     turned by position, which together with g is xPos; each head's output by GroupNorm, times silu(W x).
 
     expand_k, expand_v: widths of all keys and of all values over D; 1 and 2 are the paper's. base: of the
-    rotation's wavelengths.
+    rotation's wavelengths. exclusive: heads read nothing along the token's own value (``parts.apart``).
     """
 
     expand_k: float = 1.0
     expand_v: float = 2.0
     base: float = 10_000.0
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if not (self.expand_k > 0 and self.expand_v > 0):

@@ -28,10 +28,15 @@ from blocks.mamba2 import ssd_chunked, ssd_reference
 from blocks.retention import log_decays
 from blocks.rwkv7 import rwkv7_chunked, rwkv7_reference
 from blocks.ttt import Inner, ttt_dual, ttt_reference
-
-Draw = Callable[[Generator], tuple[Tensor, ...]]
-B, T, H, K, V = 2, 130, 2, 8, 12
-"""Batch, length (two chunks of 64 and two tokens), heads, key and value width."""
+from tests.blocks.draws import B, Draw, H, K, T, V, normal, same_over_time, signs
+from tests.blocks.draws_attention import (
+    attention_same_keys,
+    attention_sharp,
+    fox_decay,
+    fox_gates,
+    fox_late_decay,
+    fox_sharp,
+)
 
 
 @dataclass(frozen=True)
@@ -42,67 +47,6 @@ class Core:
     reference: Callable[..., Any]
     forms: Mapping[str, Callable[..., Any]]
     inputs: Mapping[str, Draw]
-
-
-def normal(rng: Generator, *sizes: int, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(*sizes, dtype=torch.float64, generator=rng)
-
-
-def same_over_time(x_BTHX: Tensor) -> Tensor:
-    """The first token's vector at every token: what recall tasks are made of."""
-    return x_BTHX[:, :1].expand_as(x_BTHX)
-
-
-def signs(rng: Generator, *sizes: int) -> Tensor:
-    return torch.randint(2, sizes, generator=rng).double() * 2 - 1
-
-
-# Softmax attention: q, k, v.
-
-
-def _sharp(rng: Generator) -> tuple[Tensor, ...]:
-    """Scores of a hundred and more, most weights 0."""
-    return tuple(normal(rng, B, T, H, K, scale=s) for s in (10, 10, 1))
-
-
-def _same_keys(rng: Generator) -> tuple[Tensor, ...]:
-    q, k, v = (normal(rng, B, T, H, K) for _ in range(3))
-    return q, same_over_time(k), v
-
-
-# Forgetting attention: q, k, v, log f, faded.
-
-CACHED = 7
-
-
-def _fox(rng: Generator, log_f: Tensor, scale: float = 1.0) -> tuple[Tensor, ...]:
-    q = normal(rng, B, T, H, K, scale=scale)
-    k, v = (normal(rng, B, CACHED + T, H, K, scale=s) for s in (scale, 1))
-    faded = -20.0 * torch.arange(CACHED, 0, -1).double()[None, :, None].expand(B, CACHED, H)
-    return q, k, v, log_f, faded
-
-
-def _fox_gates(rng: Generator) -> tuple[Tensor, ...]:
-    """Gate logits of +-80: a key is kept whole or loses 80 in one token."""
-    return _fox(rng, F.logsigmoid(80 * signs(rng, B, T, H)))
-
-
-def _fox_decay(rng: Generator) -> tuple[Tensor, ...]:
-    return _fox(rng, torch.full((B, T, H), -20.0, dtype=torch.float64))
-
-
-def _fox_late_decay(rng: Generator) -> tuple[Tensor, ...]:
-    """Small losses that matter, then -20 a token: a sum over all tokens would swallow the small ones."""
-    log_f = -0.01 * torch.rand(B, T, H, dtype=torch.float64, generator=rng)
-    log_f[:, T // 2 :] = -20.0
-    return _fox(rng, log_f)
-
-
-def _fox_sharp(rng: Generator) -> tuple[Tensor, ...]:
-    return _fox(rng, F.logsigmoid(normal(rng, B, T, H)), scale=10)
-
-
-# Gated delta rule: q, k, v, log a, b, s.
 
 
 def _delta(rng: Generator, k: Tensor, log_a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
@@ -335,25 +279,25 @@ CORES: dict[str, Core] = {
         "attn",
         partial(attention_reference, window=None),
         {"torch": partial(attention, window=None), "c": ops.attention},
-        {"sharp": _sharp, "same_keys": _same_keys},
+        {"sharp": attention_sharp, "same_keys": attention_same_keys},
     ),
     "attention_window": Core(
         "attn",
         partial(attention_reference, window=9),
         {"torch": partial(attention, window=9)},
-        {"sharp": _sharp, "same_keys": _same_keys},
+        {"sharp": attention_sharp, "same_keys": attention_same_keys},
     ),
     "gated_attention": Core(
         "gated_attn",
         partial(attention_reference, window=None),
         {"torch": partial(attention, window=None), "c": ops.attention},
-        {"sharp": _sharp},
+        {"sharp": attention_sharp},
     ),
     "forgetting_attention": Core(
         "fox",
         forgetting_attention_reference,
         FORGETTING,
-        {"gates_80": _fox_gates, "decay_20": _fox_decay, "late_decay": _fox_late_decay, "sharp": _fox_sharp},
+        {"gates_80": fox_gates, "decay_20": fox_decay, "late_decay": fox_late_decay, "sharp": fox_sharp},
     ),
     "gated_delta": Core(
         "gdn",
@@ -418,7 +362,7 @@ CORES: dict[str, Core] = {
         {"torch": partial(_from_the_middle, chunk_delta)},
         {name: _chunk_delta(draw) for name, draw in DELTA.items()},
     ),
-    "genesis_fox": Core("genesis_fox", forgetting_attention_reference, FORGETTING, {"gates_80": _fox_gates}),
+    "genesis_fox": Core("genesis_fox", forgetting_attention_reference, FORGETTING, {"gates_80": fox_gates}),
     "linear": Core(
         "linear",
         linear_reference,

@@ -36,7 +36,7 @@ VARIANTS: dict[str, list[str]] = {
         "kda(expand_k=0.5, expand_v=2, conv=1, rank=3, norm=False)",
     ],
     "rwkv7": ["rwkv7(rank=3)"],
-    "retnet": ["retnet(expand_k=0.5)", "retnet(expand_k=0.75, expand_v=1, base=100)"],
+    "retnet": ["retnet(expand_k=0.5, exclusive=True)", "retnet(expand_k=0.75, expand_v=1, base=100)"],
     "gla": ["gla(conv=4, gate=False, norm=False, exclusive=True)", "gla(expand_k=1, expand_v=2, rank=3)"],
     "linear": [
         "linear(exclusive=True)",
