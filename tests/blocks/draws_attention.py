@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from tests.blocks.draws import B, H, K, T, normal, same_over_time
+from tests.blocks.draws import B, H, K, T, normal, same_over_time, signs
 
 # Softmax attention: q, k, v.
 
