@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from blocks.attention import Attention, key_value_heads
-from blocks.base import Block, Shape
+from blocks.base import Block, Shape, inner_width
 from blocks.deltanet import DeltaNet
 from blocks.ffn import MLP, Sparse, SwiGLU
 from blocks.fox import FoX
@@ -21,6 +21,8 @@ from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
 from blocks.kda import KDA
+from blocks.mamba import Mamba
+from blocks.moe import MoE
 from blocks.retention import RetNet
 from blocks.rwkv7 import RWKV7
 from blocks.schedule import Schedule
@@ -90,6 +92,14 @@ def _retnet(block: RetNet, shape: Shape) -> Block:
     return _expanded(block if turned else replace(block, base=RetNet.base), shape)
 
 
+def _moe(block: MoE, shape: Shape) -> MoE:
+    return replace(block, expand=inner_width("moe", block.expand, shape.dim) / shape.dim)
+
+
+def _mamba(block: Mamba, shape: Shape) -> Mamba:
+    return replace(block, expand=block.inner(shape) / shape.dim, dt_rank=block.rank(shape))
+
+
 def _genesis_gla(block: GenesisGLA, shape: Shape) -> GenesisGLA:
     heads, *per_head = block.widths(shape)
     keys, values = (shape.heads * width / shape.dim for width in per_head)
@@ -111,5 +121,7 @@ _RULES: Mapping[type[Any], Callable[[Any, Shape], Block]] = {
     RWKV7: _rwkv7,
     RetNet: _retnet,
     GLA: _expanded,
+    Mamba: _mamba,
+    MoE: _moe,
     GenesisGLA: _genesis_gla,
 }

@@ -27,8 +27,10 @@ __all__ = ["BOUND", "EXCEPTIONS", "Growth", "Setting", "check", "exponent", "opt
 BOUND = 0.2
 """The exponent of the width with which a movement may grow under muP; without it, it comes to 0.5 to 1."""
 
-EXCEPTIONS: dict[str, tuple[float, str]] = {}
-"""Block -> (its bound, reason)."""
+EXCEPTIONS: dict[str, tuple[float, str]] = {
+    "logits": (0.25, "what the head's random start adds to their movement shrinks as 1 / sqrt(D)")
+}
+"""Block, or the logits -> (the bound, reason)."""
 
 LOGITS = "logits"
 BATCH, LENGTH, VOCAB = 4, 32, 64

@@ -12,6 +12,7 @@ import torch
 from blocks import BLOCKS
 from blocks.base import Block, OptionError, Shape
 from blocks.schedule import parse
+from blocks.values import Embedding, Values, widths_of
 from sweeps import space
 from sweeps.realised import realised, realised_block
 from sweeps.recipe import Recipe, loads
@@ -63,8 +64,16 @@ def function(block: Block) -> list[torch.Tensor]:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += torch.randn_like(parameter)
-        y_BTD, _ = module(torch.randn(2, 80, SHAPE.dim, dtype=torch.float64))
+        y_BTD, _ = module(torch.randn(2, 80, SHAPE.dim, dtype=torch.float64), None, embedded(block))
     return [*module.state_dict().values(), y_BTD]
+
+
+def embedded(block: Block) -> dict[str, object]:
+    """The context of a model that embeds values, as ``block`` asks for them."""
+    context: dict[str, object] = {}
+    if widths := widths_of([block], SHAPE):
+        Values(Embedding(dim=4), 5, widths).double()(torch.arange(160).view(2, 80) % 5, context)
+    return context
 
 
 @pytest.mark.parametrize("text", cases(BLOCKS))
