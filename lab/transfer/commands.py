@@ -161,6 +161,8 @@ def pack_rows(
     from lab.transfer.rows import pack
     from lab.transfer.show import rows_of
 
+    if file.is_dir() or not file.parent.is_dir():
+        raise CommandError(f"{file}: a file name in a folder that exists is wanted")
     known = known_blocks(blocks)
     asked = load(study, set_ or (), known)
     frame, wanted = rows_of(asked, _folder(asked, out), known)
