@@ -108,6 +108,8 @@ def test_the_wheel_holds_the_five_packages_and_what_they_read() -> None:
         *(ROOT / "analysis").glob("*.js"),
         *SOURCES,
         *KNOWN.glob("*.parquet"),
+        *(ROOT / "lab").rglob("*.yaml"),
+        *(ROOT / "lab").rglob("*.parquet"),
         *(ROOT / p / "py.typed" for p in PACKAGES),
     ]
     ignored = subprocess.run(

@@ -198,7 +198,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "transfer run transfer --out notours": ("notours", "give another --out"),
     "transfer show transfer --html none/x.html": ("none/x.html", "folder"),
     "transfer show transfer --verdict none.parquet": ("none.parquet", "no such file"),
-    "transfer pack transfer x.parquet --out none": ("x.parquet", "no row", "let the study finish one"),
+    "transfer pack transfer x.parquet --out none --set lr=0.5": (
+        "x.parquet",
+        "no row",
+        "let the study finish one",
+    ),
+    "transfer pack transfer none/x.parquet": ("none/x.parquet", "in a folder that exists"),
     "doctor --blocks none.py": ("none.py",),
     "blocks --blocks nothing.py": ("nothing.py", "@dataclass"),
 }
