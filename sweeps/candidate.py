@@ -9,11 +9,12 @@ from typing import Literal, cast
 
 from blocks.base import Shape
 from blocks.design import Design, design_of
+from blocks.schedule import Schedule
 from sweeps.bounds import Held
 from sweeps.form import Choices
 from sweeps.match import Solved
 
-__all__ = ["Candidate"]
+__all__ = ["Candidate", "unembedded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +72,14 @@ class Candidate:
     def choices_json(self) -> str:
         """``choices`` as a JSON object, without those that have no say."""
         return json.dumps({name: value for name, value in self.choices if name not in self.idle})
+
+
+def unembedded(values: str | None, schedule: Schedule) -> str | None:
+    """What is wrong where blocks ask for an embedding of values and the design has none, or the reverse."""
+    asked = any(getattr(block, "values", False) for layer in schedule for block in layer)
+    if asked == (values is not None):
+        return None
+    has = "a block asks for one" if asked else "the model has one"
+    return (
+        f"blocks with values=True and an embedding of values (values: embedding) belong together; only {has}"
+    )

@@ -19,6 +19,7 @@ from blocks.kernels.native import compiler
 from blocks.notation import NotationError, show_call
 from blocks.schedule import parse
 from sweeps import objectives, space
+from sweeps.candidate import unembedded
 from sweeps.check_search import rates, variables
 from sweeps.form import Choices, DesignPart, ListedPart, Recipe, TaskPart
 from sweeps.match import MatchError, knob
@@ -43,12 +44,6 @@ SEEN = 1000
 
 MOST_PARAMS = 10_000_000_000
 """Of one block: 40 GB in float32."""
-
-_UNEMBEDDED = {
-    has: "blocks with values=True and an embedding of values (values: embedding) belong together; only "
-    + ("the model has one" if has else "a block asks for one")
-    for has in (False, True)
-}
 
 Blocks = Mapping[str, type[Block]]
 
@@ -261,9 +256,8 @@ def _candidates(recipe: Recipe, blocks: Blocks) -> Iterator[Problem]:
                 about = "" if exc.path == ("depth",) else _for(recipe, choices)
                 yield exc.path, f"{about}{exc}"
             continue
-        embedded = space.design_part(recipe, choices).values is not None
-        asked = any(getattr(block, "values", False) for layer in schedule for block in layer)
-        if embedded != asked and (problem := _UNEMBEDDED[embedded]) not in said:
+        part = space.design_part(recipe, choices)
+        if (problem := unembedded(part.values, schedule)) and problem not in said:
             said.add(problem)
             path = ("design",) if recipe.schedules is None else ("schedules", str(choices[0][1]))
             yield path, f"{_for(recipe, choices)}{problem}"

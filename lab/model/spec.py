@@ -26,6 +26,7 @@ from lab.data.tokens import Tokenizer, open_tokenizer
 from lab.model.form import ModelPart, Spec
 from lab.model.packed import PackedError, is_packed, unpack
 from sweeps import written, yamlmarks
+from sweeps.candidate import unembedded
 
 __all__ = [
     "Modelled",
@@ -124,12 +125,8 @@ def problems_of(spec: Modelled, blocks: Blocks = BLOCKS) -> Iterator[Problem]:
             designs.design_of(**{name: getattr(spec.model, name)})
         except (NotationError, OptionError) as exc:
             yield ("model", name), str(exc)
-    if bool(spec.model.values) != any(getattr(block, "values", False) for layer in layers for block in layer):
-        has = "the model has it" if spec.model.values else "a block asks for it"
-        yield (
-            ("model", "values"),
-            f"blocks with values=True and model.values (embedding) belong together; only {has}",
-        )
+    if problem := unembedded(spec.model.values, layers):
+        yield ("model", "values"), problem
 
 
 def _problems(spec: Spec, blocks: Blocks) -> Iterator[Problem]:
