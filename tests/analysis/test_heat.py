@@ -41,16 +41,18 @@ def test_schedules_stand_between_ceiling_and_chance_in_the_order_of_the_ranking(
     assert [line.schedule for line in lines] == [False, True, True, True, False]
     assert set(lines[0].shades) == {1.0} and set(lines[-1].shades) == {0.0}
     assert lines[-1].values == (CHANCE,) * 2
-    assert all(0 <= shade <= 1 for line in lines for shade in line.shades)
+    top = lines[0].values
+    for line in lines:
+        shares = [(value - CHANCE) / (best - CHANCE) for value, best in zip(line.values, top, strict=True)]
+        assert line.shades == pytest.approx([min(1.0, max(0.0, share)) for share in shares])
 
 
 def test_fewer_steps_are_nearer_to_the_ceiling():
     *drawn, budget = heat.lines(ranked("steps"))
     assert budget.label == "budget" and set(budget.shades) == {0.0} and all(line.schedule for line in drawn)
-    for task in range(2):
-        order = sorted(drawn, key=lambda line: line.values[task])
-        shades = [line.shades[task] for line in order]
-        assert shades == sorted(shades, reverse=True)
+    for line in drawn:
+        spared = [1 - steps / most for steps, most in zip(line.values, budget.values, strict=True)]
+        assert line.shades == pytest.approx(spared)
 
 
 @pytest.mark.parametrize("score", SCORES)
