@@ -15,6 +15,7 @@ from blocks.gated_attention import GatedAttention
 from blocks.gdn import GDN
 from blocks.genesis import GenesisFoX, GenesisGLA
 from blocks.gla import GLA
+from blocks.hyena import Hyena, MultiHeadHyena
 from blocks.kda import KDA
 from blocks.linear import LinearAttention
 from blocks.mamba import Mamba
@@ -38,6 +39,8 @@ BLOCKS: dict[str, type[Block]] = {
     "mamba": Mamba,
     "mamba2": Mamba2,
     "ttt": TTT,
+    "hyena": Hyena,
+    "mh_hyena": MultiHeadHyena,
     "genesis_gla": GenesisGLA,
     "genesis_fox": GenesisFoX,
     "swiglu": SwiGLU,

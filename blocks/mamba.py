@@ -148,7 +148,7 @@ class _Mixer(nn.Module):
         self.split = [block.rank(shape), n, n]
         # One projection: the channels, mixed over time, and the gate.
         self.project = Linear(shape.dim, 2 * inner, bias=False)
-        self.conv = ShortConv(inner, block.conv, kernel=kernel) if block.conv else None
+        self.conv = ShortConv(inner, block.conv, bias=True, kernel=kernel) if block.conv else None
         self.select = Linear(inner, sum(self.split), bias=False)
         self.step = Linear(self.split[0], inner, bias=False)
         self.step_bias = nn.Parameter(slow_steps(inner))
@@ -185,9 +185,9 @@ class Mamba:
     """Mamba (Gu & Dao 2023, algorithm 2 and section 3.4). Linear in T; state E*N and the conv's tail.
 
     h_t = exp(d_t A) h_{t-1} + d_t b_t x_t, y_t = h_t c_t + skip x_t for every channel of x, which comes from
-    a short convolution and SiLU; b, c and the R inputs of the step are W x, the step d = softplus(W' . +
-    step_bias); the output is multiplied by silu(W u). Starts: A = -1, ..., -N, steps log-uniform in
-    [1e-3, 1e-1], skip 1. Without heads; unlike the published code the convolution has no bias.
+    a short convolution with a bias, and SiLU; b, c and the R inputs of the step are W x, the step d =
+    softplus(W' . + step_bias); the output is multiplied by silu(W u). Starts: A = -1, ..., -N, steps
+    log-uniform in [1e-3, 1e-1], skip 1. Without heads.
 
     expand: E over D, rounded. d_state: N. dt_rank: R, None for D / 16 rounded up. conv: taps of the short
     convolution, 0 for none.
@@ -229,7 +229,7 @@ class Mamba:
         return self.inner(shape) * (3 * shape.dim + self.conv + 2 * (self.rank(shape) + self.d_state))
 
     def params(self, shape: Shape) -> int:
-        return self._weights(shape) + self.inner(shape) * (self.d_state + 2)
+        return self._weights(shape) + self.inner(shape) * (self.d_state + 2 + (self.conv > 0))
 
     def state_size(self, shape: Shape, length: int) -> int:
         return self.inner(shape) * (self.d_state + max(self.conv - 1, 0))

@@ -85,7 +85,7 @@ class _Mixer(nn.Module):
         # One projection: x, B and C (mixed over time together), steps, gate.
         self.split, self.mixed = [inner + 2 * shared, self.heads, inner], [inner, shared, shared]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
-        self.conv = ShortConv(self.split[0], block.conv, kernel=kernel) if block.conv else None
+        self.conv = ShortConv(self.split[0], block.conv, bias=True, kernel=kernel) if block.conv else None
         self.log_pace, self.step_bias = decay_start(self.heads, self.heads)
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.norm = make_norm(shape, inner, kernel)
@@ -121,10 +121,10 @@ _CORES: Cores = {"torch": ssd_chunked, "reference": ssd_reference}
 class Mamba2:
     """Mamba-2 (Dao & Gu 2024, eq. 2, A a scalar; section 7). Linear in T; state H*N*P and the conv's tail.
 
-    S_t = a_t S_{t-1} + b_t (d_t x_t)^T, y_t = S_t^T c_t + skip x_t; x, b and c from a short convolution and
-    SiLU, the step d = softplus(W x + step_bias), log a = -exp(log_pace) d; then RMSNorm(y silu(W x)) over all
-    channels. The pace starts uniform in [1, 16], the bias with steps log-uniform in [1e-3, 1e-1], skip at 1.
-    Unlike the published code, heads are those of the shape, and the convolution has no bias.
+    S_t = a_t S_{t-1} + b_t (d_t x_t)^T, y_t = S_t^T c_t + skip x_t; x, b and c from a short convolution with
+    a bias, and SiLU, the step d = softplus(W x + step_bias), log a = -exp(log_pace) d; then RMSNorm(y silu(W
+    x)) over all channels. The pace starts uniform in [1, 16], the bias with steps log-uniform in [1e-3,
+    1e-1], skip at 1. Heads are those of the shape.
 
     expand: channels of all heads over D. d_state: N. groups: of heads that share b and c, a divisor of the
     heads. conv: taps of the short convolution, 0 for none.
@@ -173,7 +173,8 @@ class Mamba2:
         return shape.dim * (mixed + shape.heads + 2 * inner) + self.conv * mixed
 
     def params(self, shape: Shape) -> int:
-        return self._weights(shape) + 3 * shape.heads + self._channels(shape)[0]
+        inner, mixed = self._channels(shape)
+        return self._weights(shape) + 3 * shape.heads + inner + (mixed if self.conv else 0)
 
     def state_size(self, shape: Shape, length: int) -> int:
         inner, mixed = self._channels(shape)

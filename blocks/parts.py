@@ -204,15 +204,20 @@ class _Taps(torch.autograd.Function):
 class ShortConv(nn.Module):
     """Causal depthwise convolution over the last ``width`` tokens, then SiLU if ``act``.
 
-    y[t] = sum_i weight[:, i] x[t - width + 1 + i]; no bias. Its memory is the last width - 1 inputs,
-    ``tail`` of shape [B, W-1, C]; None stands for zeros before the sequence.
+    y[t] = sum_i weight[:, i] x[t - width + 1 + i], plus a bias per channel where one is asked for. Its memory
+    is the last width - 1 inputs, ``tail`` of shape [B, W-1, C]; None stands for zeros before the sequence.
     """
 
-    def __init__(self, channels: int, width: int, act: bool = True, kernel: Kernel = "torch") -> None:
+    def __init__(
+        self, channels: int, width: int, act: bool = True, bias: bool = False, kernel: Kernel = "torch"
+    ) -> None:
         super().__init__()
         self.width, self.act, self.kernel = width, act, kernel
         self.weight = nn.Parameter(torch.empty(channels, width))
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
+        self.bias: nn.Parameter | None = None
+        if bias:
+            self.bias = nn.Parameter(torch.empty(channels).uniform_(-(width**-0.5), width**-0.5))
 
     def forward(self, x_BTC: Tensor, tail: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if tail is None:
@@ -221,12 +226,18 @@ class ShortConv(nn.Module):
             last = torch.cat(
                 [tail.to(x_BTC.dtype), x_BTC[:, max(0, x_BTC.shape[1] - self.width + 1) :]], dim=1
             )
-            y = ops.short_conv(x_BTC, tail, self.weight, self.act)
-            return y, last[:, last.shape[1] - self.width + 1 :]
+            y = ops.short_conv(x_BTC, tail, self.weight, self.act and self.bias is None)
+            return self._finished(y, self.act and self.bias is not None), last[
+                :, last.shape[1] - self.width + 1 :
+            ]
         padded = torch.cat([tail.to(x_BTC.dtype), x_BTC], dim=1)
         y = (
             _Taps.apply(padded, self.weight)
             if torch.is_grad_enabled()
             else _shifted_sum(padded, self.weight.T)
         )
-        return (F.silu(y) if self.act else y), padded[:, x_BTC.shape[1] :]
+        return self._finished(y, self.act), padded[:, x_BTC.shape[1] :]
+
+    def _finished(self, y_BTC: Tensor, act: bool) -> Tensor:
+        y_BTC = y_BTC if self.bias is None else y_BTC + self.bias
+        return F.silu(y_BTC) if act else y_BTC

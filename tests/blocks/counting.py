@@ -2,7 +2,8 @@
 
 Counted are the products that reference forms are written with (linear layers, einsum of two tensors, matmul,
 conv1d) and the short convolution, whose shifted adds are no product in PyTorch's eyes. A product that would
-go uncounted is an error, so that a reference form cannot hide its work.
+go uncounted is an error, so that a reference form cannot hide its work. The network of an implicit filter is
+left out: it sees lags, never tokens, and works once for a batch of any size.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from blocks.hyena import ImplicitFilter
 from blocks.parts import ShortConv
 
 MATMUL = {torch.matmul, torch.bmm, torch.mm, torch.mv, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
@@ -33,9 +35,12 @@ class Products(TorchFunctionMode):
     """Inside ``with Products() as p``, ``p.multiply_adds`` grows with every product."""
 
     multiply_adds = 0
+    counting = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if not self.counting:
+            return out
         if func in UNCOUNTED:
             raise AssertionError(f"a reference form calls {func.__name__}; write it with torch.einsum")
         if func is F.linear:
@@ -66,7 +71,16 @@ def multiply_adds(module: nn.Module, x_BTD: Tensor) -> int:
             assert isinstance(part, ShortConv)
             products.multiply_adds += inputs[0].numel() * part.width
 
+        def pause(*_: Any) -> None:
+            products.counting = False
+
+        def go_on(*_: Any) -> None:
+            products.counting = True
+
         hooks = [p.register_forward_hook(conv) for p in module.modules() if isinstance(p, ShortConv)]
+        for part in module.modules():
+            if isinstance(part, ImplicitFilter):
+                hooks += [part.register_forward_pre_hook(pause), part.register_forward_hook(go_on)]
         module(x_BTD)
     for hook in hooks:
         hook.remove()

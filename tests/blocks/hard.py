@@ -20,6 +20,12 @@ from blocks.fox import forgetting_attention_reference
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.gla import gla_chunked, gla_reference
+from blocks.hyena import (
+    head_convolution,
+    head_convolution_reference,
+    long_convolution,
+    long_convolution_reference,
+)
 from blocks.kda import kda_chunked, kda_reference
 from blocks.kernels import ops
 from blocks.linear import linear_chunked, linear_reference
@@ -36,6 +42,17 @@ from tests.blocks.draws_attention import (
     fox_gates,
     fox_late_decay,
     fox_sharp,
+)
+from tests.blocks.draws_hyena import heads_level, heads_sharp, long_level, long_old, long_spike
+from tests.blocks.draws_scans import (
+    gla_decay,
+    gla_gates,
+    gla_late_decay,
+    gla_same_keys,
+    scan_decay,
+    scan_gates,
+    scan_late_decay,
+    scan_same_keys,
 )
 
 
@@ -82,33 +99,6 @@ def _delta_late_decay(rng: Generator) -> tuple[Tensor, ...]:
     return _delta(rng, _unit(rng), log_a, torch.full((B, T, H), 0.5))
 
 
-# Gated linear attention: q, k, v, log a, s.
-
-
-def _gla(rng: Generator, log_a: Tensor, same: bool = False) -> tuple[Tensor, ...]:
-    q, k, v = normal(rng, B, T, H, K), normal(rng, B, T, H, K), normal(rng, B, T, H, V)
-    return q * K**-0.5, same_over_time(k) if same else k, v, log_a, normal(rng, B, H, K, V)
-
-
-def _gla_gates(rng: Generator) -> tuple[Tensor, ...]:
-    """Gate logits of +-80 without the temperature: each channel keeps all or loses 80 in one token."""
-    return _gla(rng, F.logsigmoid(80 * signs(rng, B, T, H, K)))
-
-
-def _gla_decay(rng: Generator) -> tuple[Tensor, ...]:
-    return _gla(rng, torch.full((B, T, H, K), -20.0, dtype=torch.float64))
-
-
-def _gla_late_decay(rng: Generator) -> tuple[Tensor, ...]:
-    log_a = -0.01 * torch.rand(B, T, H, K, dtype=torch.float64, generator=rng)
-    log_a[:, 5::10] = -1000.0
-    return _gla(rng, log_a)
-
-
-def _gla_same_keys(rng: Generator) -> tuple[Tensor, ...]:
-    return _gla(rng, torch.full((B, T, H, K), -1e-3, dtype=torch.float64), same=True)
-
-
 # The rules of Genesis: as the gated delta rule; the chunk rule begins five tokens into a chunk of sixteen.
 
 
@@ -145,33 +135,6 @@ def _from_the_middle(form: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor,
     names = ("s", "base", "writes", "gram")
     out, memory = form(*inputs[:5], dict(zip(names, inputs[5:], strict=True)), 5, 16)
     return out, *(memory[name] for name in names)
-
-
-# Mamba: x, step, b, c, pace, h. Paces run from 1 to N as they start.
-
-
-def _selective(rng: Generator, d: Tensor, same: bool = False) -> tuple[Tensor, ...]:
-    x, b, c, h = (normal(rng, B, *sizes) for sizes in ((T, V), (T, K), (T, K), (V, K)))
-    return x, d, same_over_time(b) if same else b, c, torch.arange(1.0, K + 1).double().repeat(V, 1), h
-
-
-def _scan_gates(rng: Generator) -> tuple[Tensor, ...]:
-    """Step logits of +-80: a channel keeps all and writes nothing, or forgets all and writes eightyfold."""
-    return _selective(rng, F.softplus(80 * signs(rng, B, T, V)))
-
-
-def _scan_decay(rng: Generator) -> tuple[Tensor, ...]:
-    return _selective(rng, torch.full((B, T, V), 20.0, dtype=torch.float64))
-
-
-def _scan_late_decay(rng: Generator) -> tuple[Tensor, ...]:
-    d = 0.01 * torch.rand(B, T, V, dtype=torch.float64, generator=rng)
-    d[:, 5::10] = 1000.0
-    return _selective(rng, d)
-
-
-def _scan_same_keys(rng: Generator) -> tuple[Tensor, ...]:
-    return _selective(rng, torch.full((B, T, V), 1e-3, dtype=torch.float64), same=True)
 
 
 # Linear attention: features of q and of k, v, s.
@@ -344,10 +307,10 @@ CORES: dict[str, Core] = {
         gla_reference,
         {"torch": gla_chunked, "c": ops.gated_linear},
         {
-            "gates_80": _gla_gates,
-            "decay_20": _gla_decay,
-            "late_decay": _gla_late_decay,
-            "same_keys": _gla_same_keys,
+            "gates_80": gla_gates,
+            "decay_20": gla_decay,
+            "late_decay": gla_late_decay,
+            "same_keys": gla_same_keys,
         },
     ),
     "decayed": Core(
@@ -374,10 +337,10 @@ CORES: dict[str, Core] = {
         selective_scan_reference,
         {"torch": selective_scan_chunked},
         {
-            "gates_80": _scan_gates,
-            "decay_20": _scan_decay,
-            "late_decay": _scan_late_decay,
-            "same_keys": _scan_same_keys,
+            "gates_80": scan_gates,
+            "decay_20": scan_decay,
+            "late_decay": scan_late_decay,
+            "same_keys": scan_same_keys,
         },
     ),
     "ssd": Core(
@@ -391,6 +354,18 @@ CORES: dict[str, Core] = {
         partial(_inner_model, ttt_reference),
         {"torch": partial(_inner_model, ttt_dual)},
         {"same_keys": _ttt_same_keys, "gates_80": _ttt_gates},
+    ),
+    "long_convolution": Core(
+        "hyena",
+        partial(long_convolution_reference, new=T),
+        {"torch": partial(long_convolution, new=T)},
+        {"spike": long_spike, "level": long_level, "old": long_old},
+    ),
+    "head_convolution": Core(
+        "mh_hyena",
+        head_convolution_reference,
+        {"torch": head_convolution},
+        {"sharp": heads_sharp, "level": heads_level},
     ),
     "keep_largest": Core(
         "sparse", partial(keep_largest_reference, k=5), {"torch": partial(keep_largest, k=5)}, {"ties": _ties}

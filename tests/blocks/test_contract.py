@@ -79,13 +79,15 @@ def test_shape_dtype_and_finite_gradients(
 
 
 @lengths
-def test_the_future_has_no_gradient_and_no_effect(block: Block, kernel: Kernel, length: int) -> None:
-    module = build(block, kernel)
+def test_the_future_has_no_gradient_and_no_effect(
+    block_text: str, block: Block, kernel: Kernel, length: int
+) -> None:
+    module, allowed = build(block, kernel), tolerances.causality(block_text.split("(")[0])
     x = noise(BATCH, length, SHAPE.dim).requires_grad_()
     y, _ = module(x)
     for t in cut_points(length):
         (grad,) = torch.autograd.grad((y[:, :t] * noise(*y[:, :t].shape, seed=t)).sum(), x, retain_graph=True)
-        assert not grad[:, t:].any(), f"y[:{t}] has a gradient by x[{t}:]"
+        assert (grad[:, t:].abs() <= allowed).all(), f"y[:{t}] has a gradient by x[{t}:]"
         assert grad[:, :t].any(), f"y[:{t}] has no gradient by its own past"
         other = torch.cat([x[:, :t], 3 * noise(*x[:, t:].shape, seed=3)], dim=1)
         assert_same(module(other)[0][:, :t], y[:, :t], f"noise from position {t} on")
@@ -353,7 +355,8 @@ def test_rows_of_one_document_take_the_plain_path_bit_for_bit(block: Block, kern
 
 
 def test_tables_name_blocks_that_exist() -> None:
-    listed = set(VARIANTS) | set(tolerances.BF16_EXCEPTIONS) | {entry.block for entry in CORES.values()}
+    exceptions = set(tolerances.BF16_EXCEPTIONS) | set(tolerances.CAUSALITY_EXCEPTIONS)
+    listed = set(VARIANTS) | exceptions | {entry.block for entry in CORES.values()}
     assert listed <= set(BLOCKS)
     assert {text.split("(")[0] for text in stored_names()} <= set(BLOCKS)
     assert {text.split("(")[0] for text in tolerances.WITHOUT_GRADIENT} <= set(BLOCKS)

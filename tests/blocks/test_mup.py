@@ -46,7 +46,12 @@ def test_every_parameter_is_in_exactly_one_group_under_its_name(block: Block, ti
 
 
 def reads_more_if_wider(block: Block, path: str, weight: nn.Parameter) -> bool:
-    """All D channels or a multiple; of few channels, the step of Mamba alone, whose rank is a share of D."""
+    """All D channels or a multiple; of few channels, the step of Mamba alone, whose rank is a share of D.
+
+    The network of Hyena's filters reads lags, at any width.
+    """
+    if ".filter." in path:
+        return False
     if isinstance(block, Mamba) and path.endswith(".step"):
         return block.dt_rank is None
     return weight.shape[1] >= SHAPE.dim // 2

@@ -9,6 +9,14 @@ EXACT = 1e-8
 HARD_FLOAT32 = {"torch": 2e-4, "c": 2e-4}
 """float32 on hard inputs, by form, against float64 of the reference, over the largest magnitude or 1."""
 
+CAUSALITY = 0.0
+"""The largest gradient that an output may have by a later input, at inputs and gradients of about 1."""
+
+CAUSALITY_EXCEPTIONS: dict[str, tuple[float, str]] = {
+    "hyena": (1e-12, "the FFT takes all of a sequence at once; what comes of the future cancels to rounding"),
+}
+"""Block -> (tolerance, reason)."""
+
 BF16 = 2e-2
 """|y - y64| / |y64| over a whole output, y64 in float64 from the same rounded weights and input.
 
@@ -35,6 +43,10 @@ WITHOUT_GRADIENT: dict[str, dict[str, str]] = {
     },
 }
 """Block text -> parameter -> why it may go without a gradient. Names of parameters, never whole blocks."""
+
+
+def causality(block: str) -> float:
+    return CAUSALITY_EXCEPTIONS.get(block, (CAUSALITY, ""))[0]
 
 
 def bf16(block: str) -> float:

@@ -45,6 +45,8 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "mamba": ["mamba(d_state=3, dt_rank=2, conv=0)", "mamba(expand=1.5, conv=1)"],
     "mamba2": ["mamba2(d_state=5, groups=2, conv=0)", "mamba2(expand=1, d_state=16, groups=2, conv=1)"],
+    "hyena": ["hyena(order=3, conv=0, bands=2, hidden=6, max_length=40)", "hyena(conv=1, max_length=128)"],
+    "mh_hyena": ["mh_hyena(conv=0, bands=1, hidden=5, max_length=100, exclusive=True)", "mh_hyena(conv=4)"],
     "ttt": ["ttt(mini_batch=5, conv=0, gate=False)", "ttt(mini_batch=1)", "ttt(mini_batch=64, lr=0.5)"],
     "genesis_gla": [
         "genesis_gla(kv_heads=2)",
