@@ -32,7 +32,52 @@ def smollm2_135m() -> int:
     return vocab * dim + layers * layer + dim
 
 
-BY_CONFIGURATION: dict[str, Callable[[], int]] = {"golf-518": golf_518, "smollm2-135m": smollm2_135m}
+def transformer_pp() -> int:
+    vocab, layers, dim, hidden = 50280, 12, 768, 2048
+    return vocab * dim + layers * (4 * dim * dim + 3 * dim * hidden + 2 * dim) + dim
+
+
+def mamba2_130m() -> int:
+    vocab, layers, dim, heads, state, taps = 50288, 24, 768, 24, 128, 4
+    inner = 2 * dim
+    mixed = inner + 2 * state  # x, B and C go through the convolution
+    mixer = dim * (inner + mixed + heads) + (taps + 1) * mixed + 3 * heads + inner + inner * dim
+    return vocab * dim + layers * (mixer + dim) + dim
+
+
+def striped_hyena_mad() -> int:
+    vocab, dim, heads, hidden, bands, width = 16, 128, 16, 352, 8, 32
+    network = (2 * bands + 1) * width + width + width * width + width + 2 * width + width * heads
+    hyena = 4 * dim * dim + 3 * (3 * dim) + network + heads
+    return 2 * vocab * dim + hyena + 4 * dim * dim + 2 * 3 * dim * hidden + 4 * dim + dim
+
+
+def qwen3_next_mini() -> int:
+    vocab, layers, dim, heads, groups, experts, hidden = 256, 8, 256, 8, 2, 8, 128
+    key, value, head = dim, 2 * dim, dim // heads
+    delta = dim * (2 * key + 2 * value + 2 * heads) + 4 * (2 * key + value) + 2 * heads + value // heads
+    delta += value * dim
+    attention = dim * (2 * dim + 2 * groups * head) + 2 * head + dim * dim
+    mixture = experts * 3 * dim * hidden + dim * experts
+    norms = 2 * dim
+    mixers = 3 * layers // 4 * delta + layers // 4 * attention
+    return 2 * vocab * dim + mixers + layers * (mixture + norms) + dim
+
+
+def genesis_152m() -> int:
+    published, metacognition = 151_757_837, 1_997_568 + 331_776 + 332_353 + 663_552
+    return published - metacognition
+
+
+BY_CONFIGURATION: dict[str, Callable[[], int]] = {
+    "golf-518": golf_518,
+    "smollm2-135m": smollm2_135m,
+    "transformer++": transformer_pp,
+    "mamba2-130m": mamba2_130m,
+    "striped-hyena-mad": striped_hyena_mad,
+    "qwen3-next-mini": qwen3_next_mini,
+    "genesis-152m": genesis_152m,
+}
 """Counted from the published sizes without any code of the lab."""
 
 each = pytest.mark.parametrize("name", sorted(shipped()))
@@ -65,6 +110,75 @@ def test_it_is_described_with_its_source(name: str, answer) -> None:
     assert f"{name}: {preset.params:,} parameters" in page and preset.source in page
     around = (preset.model.inputs, preset.model.residual, preset.model.values)
     assert all(text in page for text in around if text)
+
+
+def llama(**sizes: int) -> dict[str, int]:
+    """Parameters by name of transformers' Llama, tied."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(tie_word_embeddings=True, **sizes))  # pyright: ignore
+    return {name: p.numel() for name, p in model.named_parameters()}
+
+
+def mamba2() -> dict[str, int]:
+    from transformers import Mamba2Config, Mamba2ForCausalLM
+
+    sizes = {"vocab_size": 50288, "hidden_size": 768, "num_hidden_layers": 24, "num_heads": 24}
+    config = Mamba2Config(head_dim=64, n_groups=1, tie_word_embeddings=True, **sizes)  # pyright: ignore
+    with torch.device("meta"):
+        return {name: p.numel() for name, p in Mamba2ForCausalLM(config).named_parameters()}
+
+
+def qwen3_next() -> dict[str, int]:
+    """Without its shared expert, as the preset is."""
+    from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
+
+    attention = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}
+    delta = {"linear_num_key_heads": 8, "linear_num_value_heads": 8, "linear_key_head_dim": 32}
+    experts = {"moe_intermediate_size": 128, "num_experts": 8, "num_experts_per_tok": 2}
+    sizes = {"vocab_size": 256, "hidden_size": 256, "num_hidden_layers": 8, "linear_value_head_dim": 64}
+    config = Qwen3NextConfig(**sizes, **attention, **delta, **experts)  # pyright: ignore
+    with torch.device("meta"):
+        named = Qwen3NextForCausalLM(config).named_parameters()
+        return {name: p.numel() for name, p in named if "shared_expert" not in name}
+
+
+PEERS: dict[str, Callable[[], dict[str, int]]] = {
+    "smollm2-135m": lambda: llama(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+    ),
+    "transformer++": lambda: llama(
+        vocab_size=50280,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+    ),
+    "mamba2-130m": mamba2,
+    "qwen3-next-mini": qwen3_next,
+}
+"""What transformers builds from the same configuration, where it knows the architecture."""
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.filterwarnings("ignore")  # transformers says that fast kernels are not installed
+def test_transformers_own_model_has_as_many(name: str) -> None:
+    assert sum(PEERS[name]().values()) == load(name).params
+
+
+def test_genesis_is_the_documented_function_of_its_configuration() -> None:
+    from blocks.genesis_model import GENESIS_152M
+
+    preset = load("genesis-152m")
+    assert schedule_of(preset) == GENESIS_152M.schedule("documented")
+    assert (shape_of(preset), preset.model.vocab) == (GENESIS_152M.shape, GENESIS_152M.vocab)
+    assert preset.model.mup == GENESIS_152M.base_width
 
 
 def test_the_recipe_of_golf_trains_its_preset() -> None:
