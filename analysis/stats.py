@@ -52,12 +52,15 @@ __all__ = [
     "Ranking",
     "Row",
     "TaskNote",
+    "arrays",
     "bootstrap",
     "estimate",
+    "gap",
     "holm",
     "looks_at",
     "rank",
     "rounding",
+    "samples_of",
 ]
 
 LEVEL = 0.95
@@ -249,8 +252,8 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
         return None
     if ranked.lower_is_better:
         margin *= float(np.mean(ranked.tasks["budget"].to_numpy()))
-    samples = _samples(ranked)
-    whole = {arch: estimate(_arrays(by_task), rounding(ranked)) for arch, by_task in samples.items()}
+    samples = samples_of(ranked)
+    whole = {arch: estimate(arrays(by_task), rounding(ranked)) for arch, by_task in samples.items()}
     facts = {row["arch"]: row for row in ranked.candidates.iter_rows(named=True)}
     sign = -1.0 if ranked.lower_is_better else 1.0
 
@@ -259,7 +262,7 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
 
     first = min((arch for arch in samples if arch not in ranked.pruned), key=place)
     order = sorted(samples, key=lambda arch: (place(arch) < place(first), place(arch)))
-    gaps = {arch: _gap(ranked, samples[order[0]], samples[arch], sign) for arch in order[1:]}
+    gaps = {arch: gap(ranked, samples[order[0]], samples[arch], sign) for arch in order[1:]}
     p_values = _corrected(ranked, samples, order)
     rows = tuple(
         _row(ranked, samples[arch], gaps.get(arch), p_values.get(arch), margin, facts[arch]) for arch in order
@@ -280,24 +283,23 @@ def rank(ranked: Board, margin: float = 0.02) -> Ranking | None:
     )
 
 
-def _samples(ranked: Board) -> dict[str, Samples]:
+def samples_of(ranked: Board) -> dict[str, Samples]:
     """The values of each arch, in order of the seeds."""
     samples: dict[str, dict[str, dict[int, float]]] = {}
-    for arch, task, seed, value in (
-        ranked.cells.sort("arch", "task", "seed").select("arch", "task", "seed", "value").iter_rows()
-    ):
+    ordered = ranked.cells.sort("arch", "task", "seed")
+    for arch, task, seed, value in ordered.select("arch", "task", "seed", "value").iter_rows():
         samples.setdefault(arch, {}).setdefault(task, {})[seed] = value
     return dict(samples)
 
 
-def _arrays(by_task: Samples) -> list[np.ndarray]:
+def arrays(by_task: Samples) -> list[np.ndarray]:
     return [np.array(list(values.values())) for values in by_task.values()]
 
 
 def _shared(one: Samples, other: Samples) -> list[int]:
     """Seeds that two candidates have in common; every task of a candidate has the same."""
-    task = next(iter(one))
-    return [seed for seed in one[task] if seed in other[task]]
+    others = next(iter(other.values()))
+    return [seed for seed in next(iter(one.values())) if seed in others]
 
 
 def _cost(row: Mapping[str, int]) -> tuple[int, int, int]:
@@ -314,10 +316,10 @@ def looks_at(ranked: Board, pair: tuple[str, str], shared: int) -> int:
     return max(1, shared - 1) if ranked.pruned.keys() & pair else 1
 
 
-def _gap(ranked: Board, best: Samples, other: Samples, sign: float) -> Estimate:
+def gap(ranked: Board, best: Samples, other: Samples, sign: float) -> Estimate:
     """best - other, paired by task and seed."""
-    seeds = _shared(best, other)
-    apart = [np.array([sign * (best[task][s] - other[task][s]) for s in seeds]) for task in best]
+    both = _shared(best, other)
+    apart = [np.array([sign * (best[task][seed] - other[task][seed]) for seed in both]) for task in best]
     return estimate(apart, 2 * rounding(ranked))
 
 
@@ -344,7 +346,7 @@ def _row(
 ) -> Row:
     arch = str(facts["arch"])
     mine = ranked.runs.filter(pl.col("arch") == arch)
-    values, left = _arrays(by_task), ranked.pruned.get(arch)
+    values, left = arrays(by_task), ranked.pruned.get(arch)
     whole = estimate(values, rounding(ranked))
     bound = gap.upper() if gap else None
     within = True if gap is None and len(ranked.seeds) > 1 else None

@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
+from lab.ablate.command import ablate
 from lab.bench.command import bench
 from lab.calibrate import calibrate
 from lab.catalogue import blocks, sample, tasks
@@ -88,6 +89,7 @@ for _command in (
     pack,
     scale,
     calibrate,
+    ablate,
     score,
     describe,
     mup,

@@ -26,6 +26,7 @@ __all__ = [
     "RunsOption",
     "SetOption",
     "StorageOption",
+    "Teller",
     "not_trained",
     "pack",
     "run_folder",
@@ -105,7 +106,7 @@ def sweep(
     if without := left_out(asked, known):
         note(not_trained(without, is_sampled(asked)))
     folder = runs / asked.name
-    teller = _Teller(folder, quiet=json)
+    teller = Teller(folder, quiet=json)
     try:
         # Some trackers print to stdout, which with --json belongs to the document alone.
         with teller.progress, redirect_stdout(sys.stderr) if json else nullcontext():
@@ -134,7 +135,7 @@ def not_trained(without: Sequence[LeftOut], sampled: bool) -> str:
     return "\n".join((f"Not trained{', for example' if sampled else ''} ({len(without):,}):", *lines))
 
 
-class _Teller:
+class Teller:
     """Says what a sweep does while it runs: progress on stderr, the answer of each round on stdout."""
 
     def __init__(self, folder: Path, quiet: bool) -> None:
@@ -206,7 +207,7 @@ class _Teller:
         )
 
 
-def _answer(outcome: Outcome, teller: _Teller, json: bool) -> None:
+def _answer(outcome: Outcome, teller: Teller, json: bool) -> None:
     """The end of a sweep: the last answer, why it ended, and where the report is."""
     from analysis.report import write
     from lab.answer import answer_of, document

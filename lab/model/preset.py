@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks import BLOCKS
+from lab.ablate.form import AblationPart
 from lab.model.form import Count, ModelPart, Text
 from lab.model.spec import Blocks, SpecError, problems_of
 from sweeps import written
@@ -21,7 +22,8 @@ class Preset(BaseModel):
     """An architecture, without data and training.
 
     params: learned scalars of the whole model, as published or, where ``ours`` is true, as this lab made it.
-    source: where the architecture stands. note: what differs from there.
+    source: where the architecture stands. note: what differs from there. ablation: its parts, where ``lab
+    ablate`` can leave them out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -33,6 +35,7 @@ class Preset(BaseModel):
     ours: bool = False
     note: Text | None = None
     model: ModelPart
+    ablation: AblationPart | None = None
 
 
 def shipped() -> dict[str, Path]:

@@ -64,8 +64,8 @@ def mup(
       lab mup "(gdn, swiglu) + (attn, swiglu)" --widths 64,128,256 --seeds 2 --rates 200 --json
     """
     from lab.describe import read_schedule
+    from lab.figures import check as check_path
     from lab.mup.coordinates import Setting
-    from lab.mup.figure import check as check_path
 
     if not (lr > 0 and math.isfinite(lr)):
         raise CommandError(f"--lr is {lr:g}; it must be above 0")
@@ -104,7 +104,8 @@ def _show_movements(
 
     found = {mup: check(layers, names, mup, setting) for mup in (False, True)}
     if figure is not None:
-        from lab.mup.figure import movements, write
+        from lab.figures import write
+        from lab.mup.figure import movements
 
         write(movements(found, setting), figure)
     if json:
@@ -142,7 +143,8 @@ def _show_rates(layers: Schedule, setting: Setting, steps: int, figure: Path | N
 
     found = curves(layers, setting, steps, tell)
     if figure is not None:
-        from lab.mup.figure import rates, write
+        from lab.figures import write
+        from lab.mup.figure import rates
 
         write(rates(found), figure)
     if json:

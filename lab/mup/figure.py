@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis import picture
 from analysis.plots import colours, safe, styled
 from lab.mup.coordinates import Growth, Setting
 from lab.mup.rates import Curve
-from lab.terminal import CommandError
-from sweeps.results import write_bytes
 
-__all__ = ["check", "movements", "rates", "write"]
+__all__ = ["movements", "rates"]
 
 PANELS = ((False, "without muP"), (True, "with muP"))
-
-
-def check(path: Path) -> None:
-    """Refuse, before anything is measured, a path that no figure can be written to."""
-    if path.suffix in (".svg", ".png"):
-        picture.check(path)
-    elif path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
-        raise CommandError(
-            f"--figure is {path}; a file in a folder that exists is wanted, .svg, .png or .html"
-        )
-
-
-def write(figure: go.Figure, path: Path) -> None:
-    """To ``path``, as ``check`` allows it."""
-    if path.suffix == ".html":
-        write_bytes(path, figure.to_html(include_plotlyjs=True).encode())
-    else:
-        picture.write(figure, path)
 
 
 def movements(found: Mapping[bool, Sequence[Growth]], setting: Setting) -> go.Figure:

@@ -38,7 +38,7 @@ TRANSFER = ("run", "show", "pack")
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = (
-        "sweep worker status plan validate score describe blocks tasks sample report dashboard "
+        "sweep worker status plan validate ablate score describe blocks tasks sample report dashboard "
         "compare mup train pack calibrate doctor bench eval genesis data transfer scale generate export chat"
     )
     groups = {f"genesis {word}" for word in GENESIS} | {f"data {word}" for word in DATA}

@@ -1,0 +1,1 @@
+"""What each part of a published architecture is worth: leave one out, add one in."""

@@ -1,0 +1,47 @@
+"""How a preset says what its parts are: the same architecture small, and what it is without each of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from sweeps.form import DesignPart, ShapePart, Value
+
+__all__ = ["AblationPart", "Part"]
+
+Text = Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Value):
+        return value
+    raise ValueError("must be a number, a text, true, false or null")
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+
+
+class Part(BaseModel):
+    """One part. without: what the architecture has in its place, by variable of the schedule or key of the
+    design; under inputs and residual it is the word of the term that goes. claim: what its source says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    without: Annotated[dict[Text, Plain], Field(min_length=1)]
+    claim: Text
+
+
+class AblationPart(BaseModel):
+    """The architecture at a size at which it can be scored many times. schedule: with variables, whose values
+    with all parts are ``variables``; design: what stands around it with all parts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    schedule: Text
+    shape: ShapePart
+    variables: dict[Text, Plain] = {}
+    design: DesignPart = DesignPart()
+    parts: Annotated[dict[Text, Part], Field(min_length=1)]
