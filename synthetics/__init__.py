@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from synthetics.base import IGNORE, Batch, Split, Task, TaskError
+from synthetics.compositional import CompositionalMQAR
 from synthetics.compression import Compression
 from synthetics.copying import Copying
 from synthetics.fuzzy import FuzzyRecall
@@ -34,6 +35,7 @@ _ALL: tuple[type[Task], ...] = (
     Overwrite,
     Parity,
     Permutation,
+    CompositionalMQAR,
 )
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

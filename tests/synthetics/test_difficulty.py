@@ -27,6 +27,7 @@ from synthetics.splits import draw
         ("parity", 2),
         ("permutation", 6),
         ("permutation(group=5)", 120),
+        ("compositional_mqar", 32),
     ],
 )
 def test_chance_is_one_over_the_number_of_equally_likely_answers(text: str, answers: int) -> None:

@@ -49,6 +49,7 @@ def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
         "overwrite": (16, 128, 12_800),
         "parity": (2, 64, 12_800),
         "permutation": (6, 32, 12_800),
+        "compositional_mqar": (64, 64, 12_800),
     }
 
 
@@ -168,6 +169,11 @@ def test_a_users_task_joins_by_name() -> None:
         ("parity(vocab=2)", "parity has no option 'vocab'"),
         ("permutation(group=2)", "group is 2; it must be 3, 4 or 5"),
         ("permutation(group=6)", "group is 6; it must be 3, 4 or 5"),
+        ("compositional_mqar(vocab=11)", "vocab is 11; it must be at least 12"),
+        ("compositional_mqar(side=1)", "side is 1; at vocab 64 it must lie between 2 and 15"),
+        ("compositional_mqar(side=16)", "side is 16; at vocab 64 it must lie between 2 and 15"),
+        ("compositional_mqar(pairs=13)", "side 4 and vocab 64 it must lie between 1 and 12"),
+        ("compositional_mqar(side=2)", "side 2 and vocab 64 it must lie between 1 and 4"),
     ],
 )
 def test_what_bad_text_gets(text: str, says: str) -> None:

@@ -1,0 +1,62 @@
+"""The tasks of single skills, each against its rule in plain Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from synthetics import IGNORE
+from synthetics.compositional import CompositionalMQAR
+from synthetics.splits import draw
+
+SEED = 4
+ROWS = 200
+
+
+@pytest.mark.parametrize(("pairs", "side", "length"), [(6, 3, 41), (4, 2, 20), (9, 3, 64)])
+def test_a_compositional_key_is_two_tokens_that_others_share(pairs: int, side: int, length: int) -> None:
+    task = CompositionalMQAR(vocab=40, length=length, pairs=pairs, side=side)
+    batch = draw(task, "test", SEED, ROWS)
+    levels = task.levels(batch)
+    for row, targets, level in zip(batch.inputs.tolist(), batch.targets.tolist(), levels, strict=True):
+        held = {(row[i], row[i + 1]): row[i + 2] for i in range(0, 3 * pairs, 3)}
+        assert len(held) == len(set(held.values())) == pairs
+        for half, ids in ((0, range(1, 10)), (1, range(10, 20))):
+            seen = {key[half] for key in held}
+            assert len(seen) <= side
+            assert seen <= set(ids)
+        assert set(held.values()) <= set(range(20, 40))
+        asked = []
+        for t in (t for t in range(length) if targets[t] != IGNORE):
+            key = (row[t - 1], row[t])
+            assert t > 3 * pairs
+            assert (t - 1 - 3 * pairs) % 2 == 0
+            assert targets[t] == held[key]
+            others = [other for other in held if other != key]
+            assert level[t] == sum(a == key[0] or b == key[1] for a, b in others)
+            asked.append(key)
+        assert sorted(asked) == sorted(held)
+    if pairs == side**2:  # the grid is full: every key shares its halves with the same number of others
+        assert set(levels[levels != IGNORE].tolist()) == {2 * (side - 1)}
+
+
+def test_half_a_compositional_key_leaves_several_values() -> None:
+    task = CompositionalMQAR(pairs=12, side=4)
+    inputs = draw(task, "test", SEED, ROWS).inputs
+    for half in (0, 1):
+        alike = [max(Counter(row[half:36:3].tolist()).values()) for row in inputs]
+        assert min(alike) >= 3
+
+
+def test_compositional_keys_and_their_places_are_uniform() -> None:
+    task = CompositionalMQAR(vocab=16, length=40, pairs=2, side=2)
+    batch = task.sample(np.random.default_rng(SEED), 6000)
+    cells = np.bincount((batch.inputs[:, 0] - 1) * 4 + batch.inputs[:, 1] - 4, minlength=12)
+    assert (np.abs(cells - 500) < 4.5 * np.sqrt(500)).all()
+    same = batch.inputs[:, :2] == batch.inputs[:, 3:5]  # of four cells, one other shares this half
+    assert (np.abs(same.mean(axis=0) - 1 / 3) < 4.5 * np.sqrt(2 / 9 / 6000)).all()
+    places = (batch.targets[:, 7::2] != IGNORE).sum(axis=0)
+    assert places.sum() == 12_000
+    assert (np.abs(places - 12_000 / 17) < 4.5 * np.sqrt(12_000 / 17)).all()
