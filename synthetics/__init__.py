@@ -19,7 +19,7 @@ from synthetics.mqar import MQAR
 from synthetics.multihop import MultiHop
 from synthetics.overwrite import Overwrite
 from synthetics.recall import NoisyRecall, Recall
-from synthetics.tracking import Parity, Permutation
+from synthetics.tracking import Majority, Parity, Permutation
 
 __all__ = ["IGNORE", "TASKS", "Batch", "Split", "Task", "TaskError"]
 
@@ -36,6 +36,7 @@ _ALL: tuple[type[Task], ...] = (
     Parity,
     Permutation,
     CompositionalMQAR,
+    Majority,
 )
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

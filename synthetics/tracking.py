@@ -1,8 +1,9 @@
-"""State tracking: the running parity of bits, and the running product of permutations.
+"""State tracking: running parity and majority of bits, and the running product of permutations.
 
 Tasks: Liu et al. 2023 ("Transformers Learn Shortcuts to Automata"), Merrill et al. 2024 ("The Illusion of
 State in State-Space Models"), Grazzi et al. 2025 ("Unlocking State-Tracking in Linear RNNs Through Negative
-Eigenvalues"). Every answer depends on every token so far: nothing can be looked up, and no window helps.
+Eigenvalues"); Zoology (Arora et al. 2023) has the first two as cumulative parity and cumulative majority.
+Every answer depends on every token so far: nothing can be looked up, and no window decides it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from synthetics.base import Batch, Head, Split, check_fields, need, octaves
+from synthetics.base import IGNORE, Batch, Head, Split, check_fields, need, octaves
 
-__all__ = ["Parity", "Permutation"]
+__all__ = ["Majority", "Parity", "Permutation"]
 
 STEPS = "octave of the number of composed steps"
 
@@ -74,6 +75,62 @@ class Parity:
     def levels(self, batch: Batch) -> np.ndarray:
         """Octaves of the number of bits so far."""
         return _steps(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Majority:
+    """Random bits: are there more ones than zeros so far?
+
+    Probes a counter that is read at its sign: uniform attention can hold the share of ones, and a recurrence
+    their lead if it forgets nothing; either has to tell a lead of one bit from none late in the row.
+
+    Ids: the bits. Supervised and scored in every split at all positions but ties, where neither has it.
+
+        majority(length=9)
+        input  0 1 0 0 1 1 1 1 0
+        target 0 . 0 0 0 . 1 1 1
+    """
+
+    name: ClassVar[str] = "majority"
+    head: ClassVar[Head] = "lm"
+    lagged: ClassVar[bool] = False
+    LEVEL: ClassVar[str] = "octave of the bits so far for each bit of the lead"
+    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
+        "length": (128, 256, 512),
+        "train_examples": (3200, 800),
+    }
+
+    length: int = 64
+    train_examples: int = 12_800
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def vocab(self) -> int:
+        """Two bits."""
+        return 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per input row."""
+        return self.length
+
+    def sample(self, rng: np.random.Generator, n: int, split: Split = "test") -> Batch:
+        """``n`` rows; see the class. All splits are drawn and supervised alike."""
+        inputs_NT = rng.integers(0, 2, size=(n, self.length))
+        answers_NT = self.solve(inputs_NT)
+        return Batch(inputs_NT, np.where(answers_NT >= 0, answers_NT, IGNORE))
+
+    def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
+        """The bit that more of the tokens up to each position are."""
+        lead_NT = _lead(inputs_NT)
+        return np.where(lead_NT == 0, -1, lead_NT > 0).astype(np.int64)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the number of bits over their lead: 0 is near to unanimous, the last a lead of one."""
+        bits_T = np.arange(1, batch.inputs.shape[1] + 1)
+        return octaves(bits_T // np.maximum(abs(_lead(batch.inputs)), 1), batch.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +202,11 @@ class Permutation:
 def _steps(batch: Batch) -> np.ndarray:
     number_T = np.arange(1, batch.targets.shape[1] + 1)
     return octaves(np.broadcast_to(number_T, batch.targets.shape), batch.targets)
+
+
+def _lead(inputs_NT: np.ndarray) -> np.ndarray:
+    """How many more ones than zeros there are up to each position."""
+    return (2 * inputs_NT - 1).cumsum(axis=1)
 
 
 def _permutations(group: int) -> np.ndarray:

@@ -44,14 +44,14 @@ def test_every_command_runs(line: str, answer, workplace: Path) -> None:
 
 
 def test_the_task_is_one(workplace: Path) -> None:
-    majority = runpy.run_path("majority.py")["Majority"]
-    task = parse_task("majority(length=40)", {**TASKS, "majority": majority})
-    assert show_task(task) == "majority(length=40)"
+    mine = runpy.run_path("running_sum.py")["RunningSum"]
+    task = parse_task("running_sum(length=40)", {**TASKS, "running_sum": mine})
+    assert show_task(task) == "running_sum(length=40)"
     assert isinstance(task, Task)
     batch = draw(task, "test", 0, 50)
     assert np.array_equal(task.solve(batch.inputs), batch.targets)
     levels = task.levels(batch)
     assert levels.shape == batch.targets.shape and levels.min() == 0 and levels.max() > 3
-    drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(majority).splitlines()[-2:])
+    drawn_input, drawn_target = (line.split()[1:] for line in inspect.getdoc(mine).splitlines()[-2:])
     rows = np.array([drawn_input], dtype=np.int64)
-    assert [str(answer) for answer in majority().solve(rows)[0]] == drawn_target
+    assert [str(answer) for answer in mine().solve(rows)[0]] == drawn_target

@@ -28,6 +28,7 @@ from synthetics.splits import draw
         ("permutation", 6),
         ("permutation(group=5)", 120),
         ("compositional_mqar", 32),
+        ("majority", 2),
     ],
 )
 def test_chance_is_one_over_the_number_of_equally_likely_answers(text: str, answers: int) -> None:

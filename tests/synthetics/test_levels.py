@@ -31,6 +31,7 @@ def octave(count: int) -> int:
         ("compression", lambda row, t: 31 - t),
         ("parity", lambda row, t: t + 1),
         ("permutation", lambda row, t: t + 1),
+        ("majority", lambda row, t: (t + 1) // abs(2 * sum(row[: t + 1]) - t - 1)),
     ],
 )
 def test_a_level_is_the_octave_of_what_it_counts(text: str, lag) -> None:

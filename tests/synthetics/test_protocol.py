@@ -50,6 +50,7 @@ def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
         "parity": (2, 64, 12_800),
         "permutation": (6, 32, 12_800),
         "compositional_mqar": (64, 64, 12_800),
+        "majority": (2, 64, 12_800),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from synthetics import IGNORE
 from synthetics.compositional import CompositionalMQAR
 from synthetics.splits import draw
+from synthetics.tracking import Majority
 
 SEED = 4
 ROWS = 200
@@ -60,3 +61,11 @@ def test_compositional_keys_and_their_places_are_uniform() -> None:
     places = (batch.targets[:, 7::2] != IGNORE).sum(axis=0)
     assert places.sum() == 12_000
     assert (np.abs(places - 12_000 / 17) < 4.5 * np.sqrt(12_000 / 17)).all()
+
+
+def test_majority_is_the_more_frequent_bit_and_a_tie_is_not_scored() -> None:
+    batch = draw(Majority(length=20), "test", SEED, ROWS)
+    for row, target in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        counts = [Counter(row[: t + 1]) for t in range(20)]
+        assert target == [IGNORE if c[0] == c[1] else c.most_common(1)[0][0] for c in counts]
+    assert (batch.targets == IGNORE).any()
