@@ -13,6 +13,7 @@ from synthetics.base import IGNORE, Batch, Split, Task, TaskError
 from synthetics.compositional import CompositionalMQAR
 from synthetics.compression import Compression
 from synthetics.copying import Copying
+from synthetics.dyck import Dyck
 from synthetics.fuzzy import FuzzyRecall
 from synthetics.memorization import Memorization
 from synthetics.mqar import MQAR
@@ -37,6 +38,7 @@ _ALL: tuple[type[Task], ...] = (
     Permutation,
     CompositionalMQAR,
     Majority,
+    Dyck,
 )
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

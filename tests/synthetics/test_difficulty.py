@@ -29,6 +29,7 @@ from synthetics.splits import draw
         ("permutation(group=5)", 120),
         ("compositional_mqar", 32),
         ("majority", 2),
+        ("dyck", 8),
     ],
 )
 def test_chance_is_one_over_the_number_of_equally_likely_answers(text: str, answers: int) -> None:

@@ -51,6 +51,7 @@ def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
         "permutation": (6, 32, 12_800),
         "compositional_mqar": (64, 64, 12_800),
         "majority": (2, 64, 12_800),
+        "dyck": (16, 64, 12_800),
     }
 
 
@@ -174,6 +175,9 @@ def test_a_users_task_joins_by_name() -> None:
         ("compositional_mqar(side=1)", "side is 1; at vocab 64 it must lie between 2 and 15"),
         ("compositional_mqar(side=16)", "side is 16; at vocab 64 it must lie between 2 and 15"),
         ("compositional_mqar(pairs=13)", "side 4 and vocab 64 it must lie between 1 and 12"),
+        ("dyck(kinds=1)", "kinds is 1; it must lie between 2 and 524,288"),
+        ("dyck(depth=1)", "depth is 1; at length 64 it must lie between 2 and 63"),
+        ("dyck(length=8)", "depth is 8; at length 8 it must lie between 2 and 7"),
         ("compositional_mqar(side=2)", "side 2 and vocab 64 it must lie between 1 and 4"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from synthetics import IGNORE
 from synthetics.compositional import CompositionalMQAR
+from synthetics.dyck import Dyck
 from synthetics.splits import draw
 from synthetics.tracking import Majority
 
@@ -69,3 +70,43 @@ def test_majority_is_the_more_frequent_bit_and_a_tie_is_not_scored() -> None:
         counts = [Counter(row[: t + 1]) for t in range(20)]
         assert target == [IGNORE if c[0] == c[1] else c.most_common(1)[0][0] for c in counts]
     assert (batch.targets == IGNORE).any()
+
+
+@pytest.mark.parametrize(("kinds", "depth", "length"), [(8, 8, 64), (2, 2, 13), (3, 5, 6)])
+def test_a_bracket_closes_the_last_one_open(kinds: int, depth: int, length: int) -> None:
+    task = Dyck(kinds=kinds, depth=depth, length=length)
+    batch = draw(task, "test", SEED, ROWS)
+    levels, deepest = task.levels(batch), 0
+    for i, row in enumerate(batch.inputs.tolist()):
+        stack: list[int] = []
+        for t, token in enumerate(row):
+            if token < kinds:
+                stack.append(token)
+                deepest = max(deepest, len(stack))
+                assert batch.targets[i, t] == IGNORE
+            else:
+                assert stack.pop() == token - kinds
+                assert batch.targets[i, t] == kinds + stack[-1]
+                assert levels[i, t] == len(stack)
+            assert 1 <= len(stack) <= depth
+    assert deepest == depth
+
+
+def test_brackets_open_and_close_as_a_walk_between_two_walls() -> None:
+    task = Dyck(kinds=2, depth=3, length=40)
+    inputs = task.sample(np.random.default_rng(SEED), 4000).inputs
+    is_opening = inputs < 2
+    depth = (2 * is_opening - 1).cumsum(axis=1)
+    after, free = is_opening[:, 1:], depth[:, :-1] == 2
+    assert after[depth[:, :-1] == 1].all()
+    assert not after[depth[:, :-1] == 3].any()
+    assert abs(after[free].mean() - 0.5) < 4.5 * np.sqrt(0.25 / free.sum())
+    assert abs(inputs[is_opening].mean() - 0.5) < 4.5 * np.sqrt(0.25 / is_opening.sum())
+
+
+def test_what_was_opened_before_a_window_is_not_known_in_it() -> None:
+    task = Dyck(kinds=2, depth=4, length=8)
+    row = np.array([[0, 1, 0, 2, 3, 1, 1, 3]])
+    assert task.solve(row).tolist() == [[-1, -1, -1, 3, 2, -1, -1, 3]]
+    assert task.solve(row[:, 2:]).tolist() == [[-1, -1, -1, -1, -1, 3]]
+    assert task.solve(row[:, 4:]).tolist() == [[-1, -1, -1, 3]]
