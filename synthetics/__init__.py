@@ -18,6 +18,7 @@ from synthetics.fuzzy import FuzzyRecall
 from synthetics.memorization import Memorization
 from synthetics.mqar import MQAR
 from synthetics.multihop import MultiHop
+from synthetics.needle import Needle
 from synthetics.overwrite import Overwrite
 from synthetics.recall import NoisyRecall, Recall
 from synthetics.tracking import Majority, Parity, Permutation
@@ -39,6 +40,7 @@ _ALL: tuple[type[Task], ...] = (
     CompositionalMQAR,
     Majority,
     Dyck,
+    Needle,
 )
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

@@ -32,6 +32,7 @@ SMALL = {
     "overwrite": "overwrite(length=16)",
     "parity": "parity(length=16)",
     "permutation": "permutation(length=8)",
+    "needle": "needle(length=24, needles=1, distractors=3)",
     "dyck": "dyck(length=16, depth=4)",
     "majority": "majority(length=16)",
     "compositional_mqar": "compositional_mqar(length=24, pairs=3, side=2)",

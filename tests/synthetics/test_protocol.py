@@ -52,6 +52,7 @@ def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
         "compositional_mqar": (64, 64, 12_800),
         "majority": (2, 64, 12_800),
         "dyck": (16, 64, 12_800),
+        "needle": (64, 64, 12_800),
     }
 
 
@@ -178,6 +179,11 @@ def test_a_users_task_joins_by_name() -> None:
         ("dyck(kinds=1)", "kinds is 1; it must lie between 2 and 524,288"),
         ("dyck(depth=1)", "depth is 1; at length 64 it must lie between 2 and 63"),
         ("dyck(length=8)", "depth is 8; at length 8 it must lie between 2 and 7"),
+        ("needle(vocab=5)", "vocab is 5; it must be at least 6"),
+        ("needle(needles=0)", "needles is 0; it must be at least 1"),
+        ("needle(distractors=-1)", "distractors is -1; it must be at least 0"),
+        ("needle(vocab=16)", "needles 2 and distractors 6 make 8 keys; vocab 16 has 7"),
+        ("needle(length=27)", "length is 27; needles 2 and distractors 6 take 28"),
         ("compositional_mqar(side=2)", "side 2 and vocab 64 it must lie between 1 and 4"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from synthetics import IGNORE
 from synthetics.compositional import CompositionalMQAR
 from synthetics.dyck import Dyck
+from synthetics.needle import Needle
 from synthetics.splits import draw
 from synthetics.tracking import Majority
 
@@ -110,3 +111,47 @@ def test_what_was_opened_before_a_window_is_not_known_in_it() -> None:
     assert task.solve(row).tolist() == [[-1, -1, -1, 3, 2, -1, -1, 3]]
     assert task.solve(row[:, 2:]).tolist() == [[-1, -1, -1, -1, -1, 3]]
     assert task.solve(row[:, 4:]).tolist() == [[-1, -1, -1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("needles", "distractors", "length"), [(2, 3, 41), (1, 0, 8), (6, 0, 30), (3, 20, 90)]
+)
+def test_a_needle_is_what_has_the_mark(needles: int, distractors: int, length: int) -> None:
+    task = Needle(vocab=52, length=length, needles=needles, distractors=distractors)
+    batch = draw(task, "test", SEED, ROWS)
+    levels, hay = task.levels(batch), length - 2 * needles
+    for row, targets, level in zip(batch.inputs.tolist(), batch.targets.tolist(), levels, strict=True):
+        marks = [t for t in range(hay) if row[t] == 50]
+        held = {row[t + 1]: (row[t + 2], t + 1) for t in marks}
+        assert len(held) == len(marks) == needles + distractors
+        assert all(key < 25 <= value < 50 for key, (value, _) in held.items())
+        assert max(row[:hay]) <= 50
+        assert row[hay::2] == [51] * needles
+        assert len(set(row[hay + 1 :: 2])) == needles
+        assert [t for t in range(length) if targets[t] != IGNORE] == list(range(hay + 1, length, 2))
+        for t in range(hay + 1, length, 2):
+            value, at = held[row[t]]
+            assert targets[t] == value
+            assert level[t] == int(np.log2(t - at))
+
+
+def test_needles_lie_anywhere_and_any_of_them_is_asked_for() -> None:
+    task = Needle(vocab=22, length=15, needles=1, distractors=1)
+    batch = task.sample(np.random.default_rng(SEED), 9000)
+    first, second = np.nonzero(batch.inputs == 20)[1].reshape(-1, 2).T
+    assert (second - first >= 3).all()
+    ways = Counter(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(ways) == 36  # of nine places, two
+    assert (np.abs(np.array([*ways.values()]) - 250) < 4.5 * np.sqrt(250)).all()
+    asked_first = batch.inputs[:, -1] == batch.inputs[np.arange(9000), first + 1]
+    assert abs(asked_first.mean() - 0.5) < 4.5 * np.sqrt(0.25 / 9000)
+    strewn = batch.inputs[:, :13][(batch.inputs[:, :13] != 20)]
+    assert set(np.unique(strewn)) == set(range(20))
+
+
+def test_a_key_without_a_mark_is_no_needle() -> None:
+    task = Needle(vocab=12, length=12, needles=1, distractors=0)
+    row = np.array([[3, 7, 3, 6, 10, 3, 8, 3, 9, 5, 11, 3]])
+    assert task.solve(row).tolist() == [[-1] * 11 + [8]]
+    assert task.solve(row[:, 5:]).tolist() == [[-1] * 7]
+    assert task.solve(row[:, 4:]).tolist() == [[-1] * 7 + [8]]
