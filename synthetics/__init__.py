@@ -19,6 +19,7 @@ from synthetics.memorization import Memorization
 from synthetics.mqar import MQAR
 from synthetics.multihop import MultiHop
 from synthetics.needle import Needle
+from synthetics.ngram import NGram
 from synthetics.overwrite import Overwrite
 from synthetics.recall import NoisyRecall, Recall
 from synthetics.tracking import Majority, Parity, Permutation
@@ -41,6 +42,7 @@ _ALL: tuple[type[Task], ...] = (
     Majority,
     Dyck,
     Needle,
+    NGram,
 )
 
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in _ALL}

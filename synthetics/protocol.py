@@ -33,13 +33,13 @@ SUITES: Mapping[str, tuple[str, ...]] = {
         "copying(length=512, copy=192)",
         "copying(length=1024, copy=384)",
     ),
-    "skills": ("compositional_mqar", "majority", "dyck", "needle"),
+    "skills": ("compositional_mqar", "majority", "dyck", "needle", "ngram"),
 }
 """What a suite is made of: a family with its ladder, or one setting. ``mad`` is mad-lab's benchmark of 66
 settings (Poli et al. 2024). ``hybrids`` asks what that does not: more pairs and tokens than a small state
 holds, long distances, values replaced, look-ups composed, state tracked. ``skills`` asks what neither does:
 two tokens bound into one key, counts compared, brackets nested, needles told from what
-looks like them."""
+looks like them, a language learnt from the row."""
 
 
 def settings(suite: str = "mad") -> tuple[Task, ...]:

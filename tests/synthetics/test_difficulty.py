@@ -31,6 +31,7 @@ from synthetics.splits import draw
         ("majority", 2),
         ("dyck", 8),
         ("needle", 31),
+        ("ngram", 8),
     ],
 )
 def test_chance_is_one_over_the_number_of_equally_likely_answers(text: str, answers: int) -> None:

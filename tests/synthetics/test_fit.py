@@ -32,6 +32,7 @@ SMALL = {
     "overwrite": "overwrite(length=16)",
     "parity": "parity(length=16)",
     "permutation": "permutation(length=8)",
+    "ngram": "ngram(vocab=4, length=16)",
     "needle": "needle(length=24, needles=1, distractors=3)",
     "dyck": "dyck(length=16, depth=4)",
     "majority": "majority(length=16)",

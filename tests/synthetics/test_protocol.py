@@ -53,6 +53,7 @@ def test_the_baselines_are_mad_labs_and_what_is_stated_elsewhere() -> None:
         "majority": (2, 64, 12_800),
         "dyck": (16, 64, 12_800),
         "needle": (64, 64, 12_800),
+        "ngram": (8, 128, 12_800),
     }
 
 
@@ -184,6 +185,13 @@ def test_a_users_task_joins_by_name() -> None:
         ("needle(distractors=-1)", "distractors is -1; it must be at least 0"),
         ("needle(vocab=16)", "needles 2 and distractors 6 make 8 keys; vocab 16 has 7"),
         ("needle(length=27)", "length is 27; needles 2 and distractors 6 take 28"),
+        ("ngram(order=1)", "order is 1; it must be at least 2"),
+        ("ngram(vocab=32, order=3)", "vocab 32 to the power of order 3 is more than 16,384 transitions"),
+        (
+            "ngram(length=65, order=3)",
+            "order 3 make 64 contexts, of which one is sure to come again in 67 tokens",
+        ),
+        ("ngram(alpha=0)", "alpha is 0.0; it must lie between 0.01 and 1,000"),
         ("compositional_mqar(side=2)", "side 2 and vocab 64 it must lie between 1 and 4"),
     ],
 )

@@ -11,6 +11,7 @@ from synthetics import IGNORE
 from synthetics.compositional import CompositionalMQAR
 from synthetics.dyck import Dyck
 from synthetics.needle import Needle
+from synthetics.ngram import NGram
 from synthetics.splits import draw
 from synthetics.tracking import Majority
 
@@ -155,3 +156,43 @@ def test_a_key_without_a_mark_is_no_needle() -> None:
     assert task.solve(row).tolist() == [[-1] * 11 + [8]]
     assert task.solve(row[:, 5:]).tolist() == [[-1] * 7]
     assert task.solve(row[:, 4:]).tolist() == [[-1] * 7 + [8]]
+
+
+@pytest.mark.parametrize(("vocab", "order", "length"), [(8, 2, 60), (4, 3, 60), (4, 4, 80), (5, 2, 7)])
+def test_an_ngram_answer_is_the_one_favourite_so_far(vocab: int, order: int, length: int) -> None:
+    task = NGram(vocab=vocab, order=order, length=length, alpha=0.6)
+    batch = draw(task, "test", SEED, ROWS)
+    levels, ties = task.levels(batch), 0
+    for i, row in enumerate(batch.inputs.tolist()):
+        followers: dict[tuple[int, ...], Counter[int]] = {}
+        for t in range(length):
+            context = tuple(row[max(t - order + 2, 0) : t + 1])
+            counts = followers.get(context, Counter())
+            best = [letter for letter in counts if counts[letter] == max(counts.values())]
+            assert batch.targets[i, t] == (best[0] if len(best) == 1 else IGNORE)
+            if len(best) == 1:
+                assert levels[i, t] == int(np.log2(counts.total()))
+            ties += len(best) > 1
+            if t + 1 < length and len(context) == order - 1:
+                followers.setdefault(context, Counter())[row[t + 1]] += 1
+    assert ties or length < 10
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
+def test_ngram_transitions_are_drawn_from_a_dirichlet_prior(alpha: float) -> None:
+    # Two letters in a row after the same context are the same with probability (1 + alpha) / (1 + V alpha).
+    task = NGram(vocab=4, length=8, alpha=alpha)
+    inputs = task.sample(np.random.default_rng(SEED), 40_000).inputs
+    again = inputs[(inputs[:, 0] == inputs[:, 2]) & (inputs[:, 0] != inputs[:, 1])]
+    rows = inputs[inputs[:, 0] == inputs[:, 1]]  # a letter followed by itself: what follows it now?
+    expected = (1 + alpha) / (1 + 4 * alpha)
+    for same, n in (((again[:, 1] == again[:, 3]), len(again)), ((rows[:, 1] == rows[:, 2]), len(rows))):
+        assert abs(same.mean() - expected) < 4.5 * np.sqrt(expected * (1 - expected) / n)
+    share = np.bincount(inputs[:, 1], minlength=4) / 40_000
+    assert (np.abs(share - 1 / 4) < 4.5 * np.sqrt(3 / 16 / 40_000)).all()
+
+
+def test_ngram_training_supervises_the_next_token() -> None:
+    batch = draw(NGram(vocab=4, length=12), "train", SEED, ROWS)
+    assert (batch.targets[:, :-1] == batch.inputs[:, 1:]).all()
+    assert set(np.unique(batch.targets)) == set(range(4))
