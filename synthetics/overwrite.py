@@ -1,6 +1,6 @@
 """Overwriting recall: a key is given new values, and the last one counts.
 
-Zoology (Arora et al. 2023) has a relative of it, MQAR with some keys reassigned.
+Zoology (Arora et al. 2023) has a relative of it, forgetting MQAR: MQAR with some keys reassigned.
 """
 
 from __future__ import annotations
