@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import torch
 
 from sweeps import space
+from sweeps.packs import KNOWN
 from sweeps.recipe import load
 from sweeps.run import execute, runs_of
 
@@ -37,3 +39,26 @@ def test_negative_eigenvalues_solve_parity_and_positive_ones_do_not() -> None:
     # The rule holds on rows four times as long; what the other has found says nothing there.
     assert flips["stretch_acc"][0] > 0.75
     assert abs(stays["stretch_acc"][0] - 0.5) < 0.1
+
+
+def test_attention_copies_what_a_small_state_does_not_hold() -> None:
+    labels = ("attention", "deltanet 4x4")
+    small = ("tasks=['copying(vocab=16, length=34, copy=16)']", "train.steps=100", "train.batch=16")
+    found = finals("copying", labels, *small)
+    assert found["attention"]["state"] > found["deltanet 4x4"]["state"]
+    assert found["attention"]["acc"] > found["deltanet 4x4"]["acc"] + 0.3
+
+
+def test_in_the_shipped_runs_two_full_layers_of_twenty_recall_what_twenty_do() -> None:
+    rows = pl.read_parquet(KNOWN / "reference.parquet").filter(
+        pl.col("final") & (pl.col("setting") == "mqar(vocab=16, length=32)")
+    )
+    rate = rows.group_by("label", "lr").agg(
+        pl.col("acc").mean(), pl.col("acc_valid").mean(), pl.len().alias("seeds")
+    )
+    best = (
+        rate.filter(pl.col("seeds") == 4).sort("acc_valid").unique("label", keep="last", maintain_order=True)
+    )
+    acc = dict(best.select("label", "acc").iter_rows())
+    assert all(acc[f"gdn+fox {ratio}"] > acc["fox"] - 0.01 for ratio in ("1:1", "3:1", "4:1", "5:1", "6:1"))
+    assert acc["gdn"] < 0.5
