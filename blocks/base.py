@@ -35,12 +35,13 @@ __all__ = [
 Role = Literal["linear", "window", "full", "channel"]
 """How the memory of a block grows with length: constant, up to a window, without bound, or none at all."""
 
-Kernel = Literal["torch", "c", "reference"]
+Kernel = Literal["torch", "c", "triton", "reference"]
 """How the functions of a block are computed.
 
 ``torch``: the fast form in plain torch, on any device. ``c``: plain C on one thread of a CPU, where a
-function has such a form, else torch; it needs a compiler (``blocks.kernels``). ``reference``: the paper's
-loop, for tests and doubt.
+function has such a form, else torch; it needs a compiler (``blocks.kernels``). ``triton``: Triton on a GPU,
+where a function has such a form, else torch; a kernel that disagrees with its reference on the device is
+refused (``blocks.kernels.gpu``). ``reference``: the paper's loop, for tests and doubt.
 """
 
 Cores = Mapping[Kernel, Callable[..., Any]]
@@ -138,8 +139,8 @@ class Block(Protocol):
 
 
 def core_of(cores: Cores, kernel: Kernel) -> Callable[..., Any]:
-    """The function that ``kernel`` names; torch's where there is no C form."""
-    return cores["torch"] if kernel == "c" and "c" not in cores else cores[kernel]
+    """The function that ``kernel`` names; torch's where there is no form in C or in Triton."""
+    return cores["torch"] if kernel in ("c", "triton") and kernel not in cores else cores[kernel]
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

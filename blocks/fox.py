@@ -27,7 +27,7 @@ from blocks.base import (
     core_of,
     split_heads_dim,
 )
-from blocks.kernels import ops
+from blocks.kernels import gpu, ops
 from blocks.parts import ShortConv, apart, gated, make_norm
 from blocks.products import Linear
 
@@ -110,9 +110,17 @@ def _by_c(
     return o_BTHK, _fade(faded_BPH, log_f_BTH)
 
 
+def _by_triton(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+) -> tuple[Tensor, Tensor]:
+    o_BTHK = gpu.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
+    return o_BTHK, _fade(faded_BPH, log_f_BTH)
+
+
 CORES: Cores = {
     "torch": forgetting_attention,
     "c": _by_c,
+    "triton": _by_triton,
     "reference": forgetting_attention_reference,
 }
 

@@ -29,7 +29,7 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.chunks import join_chunks, span_sums, split_chunks
-from blocks.kernels import ops
+from blocks.kernels import gpu, ops
 from blocks.kernels.layers import DeltaSizes, delta_layer, narrow
 from blocks.parts import ShortConv, apart, gated, make_norm, slow_steps, unit_heads
 from blocks.products import Linear
@@ -222,7 +222,7 @@ class _Mixer(nn.Module):
             mixed = F.silu(mixed)
         else:
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
-        mixed = at_least_fp32(mixed)
+        kind, mixed = mixed.dtype, at_least_fp32(mixed)
         qk, v = mixed.split([2 * self.heads * self.k, self.heads * self.v], dim=-1)
         q, k = unit_heads(qk, self.heads, self.kernel)
         b = self.beta_max * at_least_fp32(write).sigmoid()
@@ -235,9 +235,13 @@ class _Mixer(nn.Module):
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
         v = v.unflatten(-1, (self.heads, -1))
+        if self.kernel == "triton":  # whose products take half types; gates and the state stay wide
+            q, k, v = (z.to(kind) for z in (q, k, v))
         o, after["s"] = self.core(q, k, v, log_a, b, s)
         if self.exclusive:
             o = apart(o, v)
+        if self.kernel == "triton" and self.norm is not None and gate.shape[-1]:
+            return self.out(self.norm.gated(o, gate)), after
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)
@@ -285,6 +289,7 @@ def decay_start(heads: int, steps: int) -> tuple[nn.Parameter, nn.Parameter]:
 _CORES: Cores = {
     "torch": gated_delta_chunked,
     "c": ops.gated_delta,
+    "triton": gpu.gated_delta,
     "reference": gated_delta_reference,
 }
 

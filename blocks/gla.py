@@ -111,6 +111,8 @@ class _Mixer(nn.Module):
         o, after["s"] = self.core(q, k, v, log_a, s)
         if self.exclusive:
             o = apart(o, v)
+        if self.kernel == "triton" and self.norm is not None and gate.shape[-1]:
+            return self.out(self.norm.gated(o, gate)), after
         if self.norm is not None:
             o = self.norm(o)
         o = o.flatten(2).to(x_BTD.dtype)

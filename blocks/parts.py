@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from blocks.base import Kernel, Shape, at_least_fp32
-from blocks.kernels import ops
+from blocks.kernels import gpu, ops
 
 __all__ = [
     "HeadNorm",
@@ -49,6 +49,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel == "c":
             return ops.rms_norm(x, self.weight, self.eps, float(self.zero_centred))
+        if self.kernel == "triton":
+            return gpu.rms_norm(x, self.weight, self.eps, float(self.zero_centred))
         gain = at_least_fp32(self.weight)
         if self.zero_centred:
             gain = gain + 1
@@ -56,6 +58,10 @@ class RMSNorm(nn.Module):
         if torch.is_grad_enabled():
             return _Normed.apply(wide, gain, self.eps).to(x.dtype)
         return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+
+    def gated(self, o_BTHV: Tensor, gate_BTE: Tensor) -> Tensor:
+        """The norm of each head's o, times silu(gate), E = H*V: one kernel, which ``kernel="triton"`` has."""
+        return gpu.rms_norm(o_BTHV, self.weight, self.eps, float(self.zero_centred), gate_BTE)
 
 
 class _Normed(torch.autograd.Function):

@@ -235,7 +235,7 @@ DELTA: dict[str, Draw] = {
     "late_decay": _delta_late_decay,
 }
 
-FORGETTING = {kernel: form for kernel, form in FOX.items() if kernel != "reference"}
+FORGETTING = {kernel: form for kernel, form in FOX.items() if kernel in ("torch", "c")}
 
 CORES: dict[str, Core] = {
     "attention": Core(

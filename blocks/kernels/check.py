@@ -1,0 +1,166 @@
+"""Each Triton kernel against the paper's loop: what a first use, ``lab doctor`` and the tests all compare.
+
+B batch, T time, H heads, K key width, V value width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from blocks.kernels import triton_delta, triton_fox, triton_norm
+
+__all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "compare", "worst"]
+
+B, H, K, V = 2, 2, 24, 40
+"""No width is a power of two, so that every edge of a tile is in use."""
+
+LENGTH = 70
+"""Tokens of the check at first use: more than a tile, and no multiple of one."""
+
+TOLERANCES = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+"""The largest deviation that is allowed, over the largest magnitude of the result.
+
+A half type rounds each factor of a product (5e-4, 4e-3), and a chunk chains some five of them.
+"""
+
+FLOOR = 1e-2
+"""A result that is smaller than this everywhere is held to this."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How far a result (``output 0``, ``gradient 3``) lies from the reference, over its largest magnitude."""
+
+    result: str
+    error: float
+
+
+Draw = Callable[[Generator], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Op:
+    """A kernel, the reference of the same signature, and what draws its tensors in float64 for T tokens.
+
+    wide: which of the tensors stay in float32 where the others are of a half type: gates and states.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    reference: Callable[..., Any]
+    draw: Callable[[Generator, int], tuple[Tensor, ...]]
+    wide: tuple[int, ...] = ()
+
+
+def compare(
+    op: Op, kind: torch.dtype, device: torch.device, length: int, seed: int = 0, draw: Draw | None = None
+) -> list[Figure]:
+    """Outputs, and gradients of a random function of them by every input, against float64 on the CPU.
+
+    The reference is given the tensors as ``kind`` rounds them. ``draw``: other inputs than the kernel's own.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    drawn = draw(rng) if draw else op.draw(rng, length)
+    given = [x.to(torch.float32 if i in op.wide else kind) for i, x in enumerate(drawn)]
+    got = _results(op.run, [x.to(device) for x in given], seed)
+    right = _results(op.reference, [x.double() for x in given], seed)
+    return [
+        Figure(name, _apart(got[name].detach().cpu().double(), expected.detach()))
+        for name, expected in right.items()
+    ]
+
+
+def worst(figures: list[Figure]) -> Figure:
+    """The figure furthest off; what is not a number is further off than any."""
+    return max(figures, key=lambda figure: figure.error)
+
+
+def _results(function: Callable[..., Any], inputs: list[Tensor], seed: int) -> dict[str, Tensor]:
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    rng = torch.Generator().manual_seed(seed + 1)
+    upstream = [torch.randn(y.shape, generator=rng, dtype=torch.float64).half().to(y) for y in outs]
+    gradients = torch.autograd.grad(outs, inputs, upstream, materialize_grads=True)
+    return {f"output {i}": y for i, y in enumerate(outs)} | {
+        f"gradient {i}": d for i, d in enumerate(gradients)
+    }
+
+
+def _apart(got: Tensor, right: Tensor) -> float:
+    if got.shape != right.shape:
+        return float("inf")
+    if not got.numel():
+        return 0.0
+    size = max(float(right.abs().amax()), FLOOR)
+    return float(((got - right).abs() / size).nan_to_num(torch.inf, torch.inf).amax())
+
+
+def _normal(rng: Generator, *sizes: int) -> Tensor:
+    return torch.randn(*sizes, generator=rng, dtype=torch.float64)
+
+
+# The norm: x, gain, gate. The gate is a part of wider rows, as it is in a layer.
+
+
+def _draw_norm(rng: Generator, length: int) -> tuple[Tensor, ...]:
+    gain = 0.3 * _normal(rng, V)
+    return _normal(rng, B, length, H, V), gain, 2 * _normal(rng, B, length, H * V)
+
+
+def _norm(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.cat([gate, gate], dim=-1)[..., gate.shape[-1] :]
+    return triton_norm.rms_norm(x, gain, 1e-5, 1.0, wide), triton_norm.rms_norm(x, gain, 1e-5, 0.0)
+
+
+def _norm_reference(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    normed = F.rms_norm(x, gain.shape, gain + 1, 1e-5)
+    return F.silu(gate) * normed.view(gate.shape), F.rms_norm(x, gain.shape, gain, 1e-5)
+
+
+# Forgetting attention: q, k, v, log f, faded; seven cached keys, two query heads to a key.
+
+
+def _draw_fox(rng: Generator, length: int) -> tuple[Tensor, ...]:
+    past, queries, keys = 7, (B, length, 2 * H, K), (B, length + 7, H, K)
+    log_f = F.logsigmoid(_normal(rng, B, length, 2 * H) + 1)
+    faded = F.logsigmoid(_normal(rng, B, past, 2 * H)).cumsum(1)
+    return _normal(rng, *queries), _normal(rng, *keys), _normal(rng, *keys), log_f, faded
+
+
+def _fox_reference(*inputs: Tensor) -> Tensor:
+    from blocks.fox import forgetting_attention_reference
+
+    return forgetting_attention_reference(*inputs)[0]
+
+
+# The gated delta rule: q, k, v, log a, b, s.
+
+
+def _draw_delta(rng: Generator, length: int) -> tuple[Tensor, ...]:
+    q, k = (F.normalize(_normal(rng, B, length, H, K), dim=-1) for _ in range(2))
+    log_a, b = F.logsigmoid(_normal(rng, B, length, H) + 1), _normal(rng, B, length, H).sigmoid()
+    return K**-0.5 * q, k, _normal(rng, B, length, H, V), log_a, b, _normal(rng, B, H, K, V)
+
+
+def _delta_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    from blocks.gdn import gated_delta_reference
+
+    return gated_delta_reference(*inputs)
+
+
+OPS = {
+    op.name: op
+    for op in (
+        Op("rms_norm", _norm, _norm_reference, _draw_norm, wide=(1,)),
+        Op("fox", triton_fox.forgetting_attention, _fox_reference, _draw_fox, wide=(3, 4)),
+        Op("gated_delta", triton_delta.gated_delta, _delta_reference, _draw_delta, wide=(3, 4, 5)),
+    )
+}
+"""Every kernel by its name."""

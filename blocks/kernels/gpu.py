@@ -1,0 +1,122 @@
+"""The Triton kernels behind one door: refused where they cannot run, and where they do not compute right.
+
+``kernel="triton"`` asks for them. Triton is imported when the first of them is called and nowhere before. A
+kernel's first call on a device, in a type, is preceded by its comparison with the paper's loop
+(``blocks.kernels.check``); one that disagrees is an error that says so, never another kernel. With
+TRITON_INTERPRET=1 in the environment they run on CPU tensors, slowly, for tests; bfloat16 does not run so.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from blocks.kernels.native import KernelError
+from blocks.kernels.ops import agree
+
+__all__ = ["forgetting_attention", "gated_delta", "interpreted", "rms_norm"]
+
+KINDS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets its kernels, on CPU tensors, in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float, gate: Tensor | None = None) -> Tensor:
+    """x / sqrt(mean x^2 + eps) * (gain + shift) over the last axis, times silu(gate) if there is one."""
+    agree("rms_norm", (x.flatten(0, -2), "RD"), (gain_D, "D"))
+    if gate is not None and gate.numel() != x.numel():
+        raise KernelError(f"rms_norm: the gate is {list(gate.shape)} and what it gates {list(x.shape)}")
+    with _ready("rms_norm", x, gain_D, *([] if gate is None else [gate])):
+        from blocks.kernels.triton_norm import rms_norm
+
+        return rms_norm(x, gain_D, eps, shift, gate)
+
+
+def forgetting_attention(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+) -> Tensor:
+    """``blocks.fox.forgetting_attention_reference`` without its second result: o_BTHK."""
+    given = q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH
+    agree("fox", *zip(given, ("BTHK", "BSGK", "BSGK", "BTH", "BPH"), strict=True))
+    heads, groups, past = q_BTHK.shape[2], k_BSGK.shape[2], k_BSGK.shape[1] - q_BTHK.shape[1]
+    if heads % groups or past != faded_BPH.shape[1]:
+        raise KernelError(
+            f"fox: q {list(q_BTHK.shape)} and k {list(k_BSGK.shape)} do not fit with gates of "
+            f"{faded_BPH.shape[1]} cached keys"
+        )
+    with _ready("fox", *given):
+        from blocks.kernels import triton_fox
+
+        _narrow("fox", triton_fox.WIDEST, q_BTHK)
+        k_BSGK, v_BSGK = k_BSGK.to(q_BTHK), v_BSGK.to(q_BTHK)
+        return triton_fox.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
+
+
+def gated_delta(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, b_BTH: Tensor, s_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``blocks.gdn.gated_delta_reference``: (o_BTHV, last state)."""
+    given = q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV
+    agree("gated_delta", *zip(given, ("BTHK", "BTHK", "BTHV", "BTH", "BTH", "BHKV"), strict=True))
+    with _ready("gated_delta", *given):
+        from blocks.kernels import triton_delta
+
+        _narrow("gated_delta", triton_delta.WIDEST, q_BTHK)
+        return triton_delta.gated_delta(*given)
+
+
+def _narrow(name: str, widest: int, *tensors: Tensor) -> None:
+    """Raises KernelError where heads are wider than a program can hold, or a sequence than it can count."""
+    for x in tensors:
+        if x.shape[-1] > widest:
+            raise KernelError(f'{name}: a head is {x.shape[-1]} wide, above {widest}; choose kernel "torch"')
+        if x[0].numel() >= 2**31:
+            raise KernelError(
+                f'{name}: a sequence has {x[0].numel():,} entries, 2^31 or more; choose "torch"'
+            )
+
+
+def _ready(name: str, *tensors: Tensor) -> AbstractContextManager[object]:
+    """The device to launch on, once ``name`` is known to compute right there. Raises KernelError."""
+    first = tensors[0]
+    for x in tensors:
+        if x.device.type != "cuda" and not interpreted():
+            raise KernelError(
+                f'kernel "triton" runs on a GPU and was given a tensor on {x.device}; choose "torch" or "c"'
+            )
+        if x.dtype not in KINDS:
+            raise KernelError(
+                f'kernel "triton" takes float32, float16 and bfloat16 and was given {x.dtype}; choose "torch"'
+            )
+        if x.device != first.device:
+            raise KernelError(
+                f"{name}: its tensors lie on {first.device} and on {x.device}; move them together"
+            )
+    _verified(name, first.device, first.dtype)
+    return torch.cuda.device(first.device) if first.device.type == "cuda" else nullcontext()
+
+
+@cache
+def _verified(name: str, device: torch.device, kind: torch.dtype) -> None:
+    """Raises KernelError where ``name`` disagrees with its reference on this device, or does not run."""
+    try:
+        from blocks.kernels import check
+    except ImportError as exc:
+        raise KernelError(f'kernel "triton" needs the package triton ({exc}); choose "torch"') from exc
+    # The call that asks may be under autocast, without gradients or in inference mode; the check is not.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        found = check.worst(check.compare(check.OPS[name], kind, device, check.LENGTH))
+    if not found.error <= check.TOLERANCES[kind]:
+        where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the interpreter"
+        raise KernelError(
+            f'kernel "triton" computes {name} wrong on {where}: its {found.result} in {kind} is off by '
+            f"{found.error:.1e} where {check.TOLERANCES[kind]:.0e} is allowed; choose kernel "
+            '"torch", and report what lab doctor prints'
+        )

@@ -1,0 +1,133 @@
+"""What the compilers make of the Triton kernels for sm_80, sm_90 and gfx942: a table, and bounds that hold.
+
+    python -m tests.blocks.compile_table rms_norm
+
+Compiled are the launches of real widths in bfloat16, forward and backward (``ahead.launches``). Asserted of
+each: nothing is spilled, no thread takes more registers than its bound, and where a kernel has a matrix
+product its tensors are of 16 bits and tensor cores multiply them. That says that a kernel compiles and what
+it takes; how fast it is, and whether its binary computes right, only a GPU can say (``lab doctor``).
+The exit code is 1 where something does not hold.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.blocks.ahead import TARGETS, Launch, Made, compiled, launches
+from tests.blocks.breaking import break_kernel
+
+B, T, H = 2, 1024, 8
+
+REGISTERS = {
+    "_norm_forward": (64, 64, 48),
+    "_norm_backward": (136, 136, 88),
+    "_fox_forward": (136, 136, 200),
+    "_fox_backward_q": (176, 176, 360),
+    "_fox_backward_kv": (224, 224, 440),
+    "_delta_prepare": (216, 216, 168),
+    "_delta_scan": (248, 216, 304),
+    "_delta_read": (64, 64, 104),
+    "_delta_scan_back": (255, 248, 288),
+    "_delta_gradients": (255, 255, 304),
+}
+"""Kernel -> the most registers of a thread on each of the targets (of 255, 255 and 512)."""
+
+
+def wide(*sizes: int) -> Tensor:
+    return torch.empty(*sizes, device="meta").requires_grad_()
+
+
+def half(*sizes: int) -> Tensor:
+    return torch.empty(*sizes, device="meta", dtype=torch.bfloat16).requires_grad_()
+
+
+def norm() -> list[Launch]:
+    from blocks.kernels.triton_norm import rms_norm
+
+    def run(x: Tensor, gain: Tensor, gate: Tensor) -> Tensor:
+        return rms_norm(x, gain, 1e-6, 1.0, gate)
+
+    heads = launches(run, [half(B, T, H, 96), wide(96), half(B, T, H * 96)])
+    return heads + launches(lambda x, gain: rms_norm(x, gain, 1e-6, 1.0), [half(B, T, 2048), wide(2048)])
+
+
+def fox() -> list[Launch]:
+    from blocks.kernels.triton_fox import forgetting_attention
+
+    gates = wide(B, T, H), wide(B, 0, H)
+    return [
+        launch
+        for width in (64, 128)
+        for launch in launches(forgetting_attention, [*(half(B, T, H, width) for _ in range(3)), *gates])
+    ]
+
+
+def delta() -> list[Launch]:
+    from blocks.kernels.triton_delta import gated_delta
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return gated_delta(*inputs)
+
+    return [
+        launch
+        for key, value in ((64, 128), (128, 256))
+        for launch in launches(
+            run,
+            [
+                *(half(B, T, H, n) for n in (key, key, value)),
+                wide(B, T, H),
+                wide(B, T, H),
+                wide(B, H, key, value),
+            ],
+        )
+    ]
+
+
+ROWS: dict[str, Callable[[], list[Launch]]] = {"rms_norm": norm, "fox": fox, "gated_delta": delta}
+
+
+def wrong(launch: Launch, made: Made, allowed: int) -> list[str]:
+    """What does not hold of a kernel on a target."""
+    found = []
+    if made.spilled:
+        found.append("spills")
+    if made.registers > allowed:
+        found.append(f"more than {allowed} registers")
+    if made.dots and not launch.half:
+        found.append("a product without 16-bit inputs")
+    if made.dots and not made.products:
+        found.append("no tensor cores")
+    return found
+
+
+def show(name: str, launch: Launch, bounds: tuple[int, ...] | None) -> int:
+    """A line for each target; how many of them do not hold. Without bounds nothing is asserted."""
+    off = 0
+    for i, target in enumerate(TARGETS):
+        made = compiled(launch, target)
+        problems = wrong(launch, made, bounds[i]) if bounds else []
+        off += bool(problems)
+        of = f"of {bounds[i]:3}" if bounds else "      "
+        print(
+            f"{name:<9} {launch.name:<30} {target:<7} {made.registers:3} {of} registers, "
+            f"{made.spilled:4} spilled, {made.products:4} on tensor cores, {made.shared:6} B shared  "
+            + launch.tiles
+            + (f"   OFF: {', '.join(problems)}" if problems else "")
+        )
+    return off
+
+
+def main(name: str, *broken: Any) -> int:
+    """``broken``: as of ``tests.blocks.interpreted``."""
+    if broken:
+        module, old, new, folder = broken
+        break_kernel(module, old, new, Path(folder))
+    return int(sum(show("ours", launch, REGISTERS[launch.name]) for launch in ROWS[name]()) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,174 @@
+"""The Triton kernels without a GPU: interpreted against the paper's loops, compiled, refused elsewhere.
+
+Each runs in a process of its own (``tests.blocks.interpreted``, ``tests.blocks.compile_table``), whose tables
+are printed; every one of them is also given a kernel that is broken on purpose, and has to find it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from blocks.base import Shape
+from blocks.kernels.native import KernelError
+from blocks.schedule import parse
+
+pytest.importorskip("triton", reason="Triton is for Linux alone")
+
+KERNELS = ("rms_norm", "fox", "gated_delta")
+
+WRONG = [
+    (
+        "rms_norm",
+        "triton_norm",
+        "along = tl.sum(d_unit * unit, axis=1) / D",
+        "along = tl.sum(d_unit * unit, axis=1)",
+    ),
+    (
+        "rms_norm",
+        "triton_norm",
+        "mask=seen, other=0.0).to(tl.float32) * rate[:, None]",
+        "mask=seen, other=0.0).to(tl.float32)",
+    ),
+    ("fox", "triton_fox", "tl.load(totals_ptr + bh * N + m, mask=m > n, other=0.0)", "0.0"),
+    ("fox", "triton_fox", "total = total * shrink + tl.sum(p, axis=1)", "total += tl.sum(p, axis=1)"),
+    (
+        "gated_delta",
+        "triton_delta",
+        "for level in tl.static_range(1, 5)",
+        "for level in tl.static_range(1, 4)",
+    ),
+    ("gated_delta", "triton_delta", "d_k += dot(tl.trans(d_scores), q) +", "d_k +="),
+]
+"""Kernel, module, what stands in it, and what is wrong in its place: found by the interpreter."""
+
+WASTEFUL = [
+    ("rms_norm", "triton_norm", "TILE = 2048", "TILE = 8192"),
+    ("fox", "triton_fox", "BLOCK = 32", "BLOCK = 64"),
+    ("gated_delta", "triton_delta", "64 if width <= 64 else 32", "128"),
+]
+"""Kernel, module, what stands in it, and what does not fit a processor in its place: found by compiling."""
+
+
+def process(module: str, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh Python that runs ``module``; what it says is printed."""
+    known = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, words)],
+        env={**known, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout)
+    return done
+
+
+def interpret(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return process("tests.blocks.interpreted", *words, TRITON_INTERPRET="1")
+
+
+def compile_(cache: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return process("tests.blocks.compile_table", *words, TRITON_CACHE_DIR=str(cache))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KERNELS)
+def test_an_interpreted_kernel_is_its_reference_gradients_included(name: str) -> None:
+    done = interpret(name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_compiles_for_gpus_within_its_bounds(name: str, tmp_path: Path) -> None:
+    done = compile_(tmp_path, name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module", "old", "new"), WRONG)
+def test_a_kernel_that_computes_something_else_is_found(
+    name: str, module: str, old: str, new: str, tmp_path: Path
+) -> None:
+    done = interpret(name, module, old, new, tmp_path)
+    assert done.returncode == 1 and "OFF" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module", "old", "new"), WASTEFUL)
+def test_a_kernel_that_does_not_fit_is_found(
+    name: str, module: str, old: str, new: str, tmp_path: Path
+) -> None:
+    done = compile_(tmp_path, name, module, old, new, tmp_path)
+    assert done.returncode == 1 and "OFF" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_tensor_in_main_memory_is_refused_in_a_sentence() -> None:
+    ((block,),) = parse("gdn")
+    module = block.build(Shape(dim=16, heads=2), "triton")
+    with pytest.raises(KernelError, match='kernel "triton" runs on a GPU and was given a tensor on cpu'):
+        module(torch.zeros(1, 3, 16))
+
+
+def test_triton_is_imported_by_none_that_does_not_ask_for_it() -> None:
+    """It takes a second and more, and reads TRITON_INTERPRET as it is imported."""
+    code = "import sys, blocks, blocks.model; sys.exit('triton' in sys.modules)"
+    assert process_of(code).returncode == 0
+
+
+LAYER = """
+import torch
+from blocks.base import Shape
+from blocks.kernels import gpu
+from blocks.kernels.native import KernelError
+from blocks.schedule import parse
+from tests.blocks.breaking import break_kernel
+torch.manual_seed(0)
+((block,),), shape = parse({text!r}), Shape(dim=32, heads=2, norm="rms_zero")
+if {broken!r}:
+    from pathlib import Path
+    break_kernel(*{broken!r}[:-1], Path({broken!r}[-1]))
+ours, plain = (block.build(shape, kernel) for kernel in ("triton", "torch"))
+ours.load_state_dict(plain.state_dict())
+x = torch.randn(2, 37, 32)
+try:
+    y, state = ours(x[:, :20])
+    y = torch.cat([y, ours(x[:, 20:], state)[0]], 1)
+except KernelError as exc:
+    raise SystemExit(str(exc))
+loss = [(z * torch.linspace(-1, 1, 37)[:, None]).sum() for z in (y, plain(x)[0])]
+got, right = (torch.autograd.grad(a, m.parameters()) for a, m in zip(loss, (ours, plain)))
+torch.testing.assert_close(y, plain(x)[0], atol=1e-5, rtol=1e-4)
+for one, other in zip(got, right):
+    torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+"""
+
+
+def process_of(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+LAYERS = ("gdn", "deltanet(beta_max=2)", "fox(kv_heads=1, conv=4, output_norm=True, qk_norm=True)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", LAYERS)
+def test_a_layer_of_interpreted_kernels_is_the_layer(text: str) -> None:
+    done = process_of(LAYER.format(text=text, broken=()), TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_kernel_that_computes_wrong_where_it_is_first_used_is_refused(tmp_path: Path) -> None:
+    broken = (*WRONG[0][1:], str(tmp_path))
+    done = process_of(LAYER.format(text="gdn", broken=broken), TRITON_INTERPRET="1")
+    assert 'kernel "triton" computes rms_norm wrong on the interpreter: its gradient 0' in done.stderr
+    assert 'choose kernel "torch"' in done.stderr and "Traceback" not in done.stderr
