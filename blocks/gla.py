@@ -25,7 +25,7 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.chunks import channel_decays, join_chunks, split_chunks
-from blocks.kernels import ops
+from blocks.kernels import gpu, ops
 from blocks.parts import ShortConv, apart, gated, make_norm
 from blocks.products import Linear
 
@@ -101,13 +101,15 @@ class _Mixer(nn.Module):
         after: dict[str, Tensor | int] = {}
         if self.conv is not None:
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
-        mixed = at_least_fp32(mixed)
+        kind, mixed = mixed.dtype, at_least_fp32(mixed)
         q, k, v = mixed.split([self.heads * w for w in (self.k, self.k, self.v)], dim=-1)
         log_a = F.logsigmoid(at_least_fp32(self.decay(narrow))) / TEMPERATURE
         s = state.get("s")
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
         q, k, v, log_a = (x.unflatten(-1, (self.heads, -1)) for x in (q * self.k**-0.5, k, v, log_a))
+        if self.kernel == "triton":  # whose products take half types; decays and the state stay wide
+            q, k, v = (z.to(kind) for z in (q, k, v))
         o, after["s"] = self.core(q, k, v, log_a, s)
         if self.exclusive:
             o = apart(o, v)
@@ -119,7 +121,12 @@ class _Mixer(nn.Module):
         return self.out(gated(gate, o, self.kernel) if gate.shape[-1] else o), after
 
 
-_CORES: Cores = {"torch": gla_chunked, "c": ops.gated_linear, "reference": gla_reference}
+_CORES: Cores = {
+    "torch": gla_chunked,
+    "c": ops.gated_linear,
+    "triton": gpu.gated_linear,
+    "reference": gla_reference,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,14 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
+from lab.gpu import Check, compared, timed
 from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, say
 
 if TYPE_CHECKING:
@@ -26,26 +27,19 @@ LEAST_DISK = 2**30  # bytes; a large sweep stores some hundred megabytes
 AGREE = 1e-8  # absolute plus relative, in float64
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the answer. ``note`` is worth knowing; ``broken`` needs mending."""
-
-    name: str
-    status: Literal["ok", "note", "broken"]
-    detail: str
-
-
 def doctor(blocks: BlocksOption = None, json: JsonOption = False) -> None:
     """Check this installation; the exit code is 1 if something is broken.
 
-    Every block is built in its fast forms and its reference form, which are compared in float64.
+    Every block is built in its fast forms and its reference form, which are compared in float64. On a GPU
+    every Triton kernel is compared with its reference in three types and timed, which takes minutes; what is
+    printed is meant for an issue.
 
     Examples:
       lab doctor
       lab doctor --blocks my_blocks.py
       lab doctor --json
     """
-    checks = [*_installation(), *_machine(), *(_forms(*one) for one in known_blocks(blocks).items())]
+    checks = [*_installation(), *_machine(), *(_forms(*one) for one in known_blocks(blocks).items()), *_gpu()]
     broken = sum(check.status == "broken" for check in checks)
     if json:
         emit({"ok": not broken, "checks": [asdict(check) for check in checks]})
@@ -83,7 +77,10 @@ def _machine() -> Iterator[Check]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Check("torch build", "ok", f"{build}, {torch.backends.cpu.get_cpu_capability()}")
     if torch.cuda.is_available():
-        yield Check("GPU", "ok", ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))))
+        found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        yield Check(
+            "GPU", "ok", ", ".join(f"{x.name} (compute capability {x.major}.{x.minor})" for x in found)
+        )
     else:
         yield Check("GPU", "note", "none; sweeps run on the CPU")
     found = compiler()
@@ -95,6 +92,18 @@ def _machine() -> Iterator[Check]:
     enough = free >= LEAST_DISK
     what = f"{free / 2**30:.1f} GiB free in {here}"
     yield Check("disk", "ok" if enough else "broken", what if enough else f"{what}; at least 1 GiB is needed")
+
+
+def _gpu() -> Iterator[Check]:
+    """The Triton kernels, where there is a GPU to run them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Check("Triton kernels", "note", "not run: there is no GPU")
+        return
+    device = torch.device("cuda", torch.cuda.current_device())
+    yield from compared(device, (torch.float32, torch.float16, torch.bfloat16))
+    yield from timed(device, torch.bfloat16)
 
 
 def _forms(name: str, cls: type[Block]) -> Check:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from blocks.kernels import triton_delta, triton_fox, triton_norm
+from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm
 
-__all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "compare", "worst"]
-
-B, H, K, V = 2, 2, 24, 40
-"""No width is a power of two, so that every edge of a tile is in use."""
+__all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "Sizes", "compare", "worst"]
 
 LENGTH = 70
 """Tokens of the check at first use: more than a tile, and no multiple of one."""
@@ -31,6 +28,15 @@ A half type rounds each factor of a product (5e-4, 4e-3), and a chunk chains som
 
 FLOOR = 1e-2
 """A result that is smaller than this everywhere is held to this."""
+
+
+class Sizes(NamedTuple):
+    """Of the tensors that are drawn. No width here is a power of two: every edge of a tile is in use."""
+
+    batch: int = 2
+    heads: int = 2
+    key: int = 24
+    value: int = 40
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ Draw = Callable[[Generator], tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Op:
-    """A kernel, the reference of the same signature, and what draws its tensors in float64 for T tokens.
+    """A kernel, its reference, its fast form in torch, and what draws their tensors in float64 for T tokens.
 
     wide: which of the tensors stay in float32 where the others are of a half type: gates and states.
     """
@@ -54,7 +60,8 @@ class Op:
     name: str
     run: Callable[..., Any]
     reference: Callable[..., Any]
-    draw: Callable[[Generator, int], tuple[Tensor, ...]]
+    torch: Callable[..., Any]
+    draw: Callable[[Generator, int, Sizes], tuple[Tensor, ...]]
     wide: tuple[int, ...] = ()
 
 
@@ -66,7 +73,7 @@ def compare(
     The reference is given the tensors as ``kind`` rounds them. ``draw``: other inputs than the kernel's own.
     """
     rng = torch.Generator().manual_seed(seed)
-    drawn = draw(rng) if draw else op.draw(rng, length)
+    drawn = draw(rng) if draw else op.draw(rng, length, Sizes())
     given = [x.to(torch.float32 if i in op.wide else kind) for i, x in enumerate(drawn)]
     got = _results(op.run, [x.to(device) for x in given], seed)
     right = _results(op.reference, [x.double() for x in given], seed)
@@ -109,14 +116,20 @@ def _normal(rng: Generator, *sizes: int) -> Tensor:
 # The norm: x, gain, gate. The gate is a part of wider rows, as it is in a layer.
 
 
-def _draw_norm(rng: Generator, length: int) -> tuple[Tensor, ...]:
-    gain = 0.3 * _normal(rng, V)
-    return _normal(rng, B, length, H, V), gain, 2 * _normal(rng, B, length, H * V)
+def _draw_norm(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    gate = 2 * _normal(rng, z.batch, length, z.heads * z.value)
+    return _normal(rng, z.batch, length, z.heads, z.value), 0.3 * _normal(rng, z.value), gate
 
 
 def _norm(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.cat([gate, gate], dim=-1)[..., gate.shape[-1] :]
     return triton_norm.rms_norm(x, gain, 1e-5, 1.0, wide), triton_norm.rms_norm(x, gain, 1e-5, 0.0)
+
+
+def _norm_torch(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    wide, width = torch.cat([gate, gate], dim=-1)[..., gate.shape[-1] :], gain.shape
+    normed = F.rms_norm(x.float(), width, gain + 1, 1e-5).to(x.dtype)
+    return F.silu(wide) * normed.view(gate.shape), F.rms_norm(x.float(), width, gain, 1e-5).to(x.dtype)
 
 
 def _norm_reference(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,10 +140,11 @@ def _norm_reference(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tens
 # Forgetting attention: q, k, v, log f, faded; seven cached keys, two query heads to a key.
 
 
-def _draw_fox(rng: Generator, length: int) -> tuple[Tensor, ...]:
-    past, queries, keys = 7, (B, length, 2 * H, K), (B, length + 7, H, K)
-    log_f = F.logsigmoid(_normal(rng, B, length, 2 * H) + 1)
-    faded = F.logsigmoid(_normal(rng, B, past, 2 * H)).cumsum(1)
+def _draw_fox(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    past, heads = 7, 2 * z.heads
+    queries, keys = (z.batch, length, heads, z.key), (z.batch, length + past, z.heads, z.key)
+    log_f = F.logsigmoid(_normal(rng, z.batch, length, heads) + 1)
+    faded = F.logsigmoid(_normal(rng, z.batch, past, heads)).cumsum(1)
     return _normal(rng, *queries), _normal(rng, *keys), _normal(rng, *keys), log_f, faded
 
 
@@ -140,13 +154,21 @@ def _fox_reference(*inputs: Tensor) -> Tensor:
     return forgetting_attention_reference(*inputs)[0]
 
 
+def _fox_torch(*inputs: Tensor) -> Tensor:
+    from blocks.fox import forgetting_attention
+
+    return forgetting_attention(*inputs)[0]
+
+
 # The gated delta rule: q, k, v, log a, b, s.
 
 
-def _draw_delta(rng: Generator, length: int) -> tuple[Tensor, ...]:
-    q, k = (F.normalize(_normal(rng, B, length, H, K), dim=-1) for _ in range(2))
-    log_a, b = F.logsigmoid(_normal(rng, B, length, H) + 1), _normal(rng, B, length, H).sigmoid()
-    return K**-0.5 * q, k, _normal(rng, B, length, H, V), log_a, b, _normal(rng, B, H, K, V)
+def _draw_delta(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    each = z.batch, length, z.heads
+    q, k = (F.normalize(_normal(rng, *each, z.key), dim=-1) for _ in range(2))
+    log_a, b = F.logsigmoid(_normal(rng, *each) + 1), _normal(rng, *each).sigmoid()
+    s = _normal(rng, z.batch, z.heads, z.key, z.value)
+    return z.key**-0.5 * q, k, _normal(rng, *each, z.value), log_a, b, s
 
 
 def _delta_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,12 +177,49 @@ def _delta_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     return gated_delta_reference(*inputs)
 
 
+def _delta_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    from blocks.gdn import gated_delta_chunked
+
+    # As the layer calls it: everything in float32.
+    return gated_delta_chunked(*(x.float() for x in inputs[:5]), inputs[5])
+
+
+# Gated linear attention: q, k, v, log a, s.
+
+
+def _draw_gla(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    each = z.batch, length, z.heads
+    q, k, log_a = (_normal(rng, *each, z.key) for _ in range(3))
+    s = _normal(rng, z.batch, z.heads, z.key, z.value)
+    return z.key**-0.5 * q, k, _normal(rng, *each, z.value), F.logsigmoid(log_a + 1), s
+
+
+def _gla_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    from blocks.gla import gla_reference
+
+    return gla_reference(*inputs)
+
+
+def _gla_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    from blocks.gla import gla_chunked
+
+    return gla_chunked(*(x.float() for x in inputs[:4]), inputs[4])
+
+
 OPS = {
     op.name: op
     for op in (
-        Op("rms_norm", _norm, _norm_reference, _draw_norm, wide=(1,)),
-        Op("fox", triton_fox.forgetting_attention, _fox_reference, _draw_fox, wide=(3, 4)),
-        Op("gated_delta", triton_delta.gated_delta, _delta_reference, _draw_delta, wide=(3, 4, 5)),
+        Op("rms_norm", _norm, _norm_reference, _norm_torch, _draw_norm, wide=(1,)),
+        Op("fox", triton_fox.forgetting_attention, _fox_reference, _fox_torch, _draw_fox, wide=(3, 4)),
+        Op(
+            "gated_delta",
+            triton_delta.gated_delta,
+            _delta_reference,
+            _delta_torch,
+            _draw_delta,
+            wide=(3, 4, 5),
+        ),
+        Op("gated_linear", triton_gla.gated_linear, _gla_reference, _gla_torch, _draw_gla, wide=(3, 4)),
     )
 }
 """Every kernel by its name."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from blocks.kernels.native import KernelError
 from blocks.kernels.ops import agree
 
-__all__ = ["forgetting_attention", "gated_delta", "interpreted", "rms_norm"]
+__all__ = ["forgetting_attention", "gated_delta", "gated_linear", "interpreted", "rms_norm", "verify"]
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -26,6 +27,12 @@ KINDS = (torch.float32, torch.float16, torch.bfloat16)
 def interpreted() -> bool:
     """Whether Triton interprets its kernels, on CPU tensors, in this process."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def verify(device: torch.device, kind: torch.dtype) -> None:
+    """Every kernel, before a long run rather than in it. Raises KernelError where one disagrees."""
+    for name in _checks().OPS:
+        _verified(name, device, kind)
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float, gate: Tensor | None = None) -> Tensor:
@@ -72,6 +79,19 @@ def gated_delta(
         return triton_delta.gated_delta(*given)
 
 
+def gated_linear(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTHK: Tensor, s_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``blocks.gla.gla_reference``: (o_BTHV, last state)."""
+    given = q_BTHK, k_BTHK, v_BTHV, log_a_BTHK, s_BHKV
+    agree("gated_linear", *zip(given, ("BTHK", "BTHK", "BTHV", "BTHK", "BHKV"), strict=True))
+    with _ready("gated_linear", *given), torch.autocast(q_BTHK.device.type, enabled=False):
+        from blocks.kernels import triton_gla
+
+        _narrow("gated_linear", triton_gla.WIDEST, q_BTHK)
+        return triton_gla.gated_linear(*given)
+
+
 def _narrow(name: str, widest: int, *tensors: Tensor) -> None:
     """Raises KernelError where heads are wider than a program can hold, or a sequence than it can count."""
     for x in tensors:
@@ -106,10 +126,7 @@ def _ready(name: str, *tensors: Tensor) -> AbstractContextManager[object]:
 @cache
 def _verified(name: str, device: torch.device, kind: torch.dtype) -> None:
     """Raises KernelError where ``name`` disagrees with its reference on this device, or does not run."""
-    try:
-        from blocks.kernels import check
-    except ImportError as exc:
-        raise KernelError(f'kernel "triton" needs the package triton ({exc}); choose "torch"') from exc
+    check = _checks()
     # The call that asks may be under autocast, without gradients or in inference mode; the check is not.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         found = check.worst(check.compare(check.OPS[name], kind, device, check.LENGTH))
@@ -120,3 +137,12 @@ def _verified(name: str, device: torch.device, kind: torch.dtype) -> None:
             f"{found.error:.1e} where {check.TOLERANCES[kind]:.0e} is allowed; choose kernel "
             '"torch", and report what lab doctor prints'
         )
+
+
+def _checks() -> ModuleType:
+    """``blocks.kernels.check``, which imports Triton. Raises KernelError where that is missing."""
+    try:
+        from blocks.kernels import check
+    except ImportError as exc:
+        raise KernelError(f'kernel "triton" needs the package triton ({exc}); choose "torch"') from exc
+    return check

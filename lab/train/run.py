@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blocks import BLOCKS
 from blocks.base import Kernel
+from blocks.kernels import gpu
 from blocks.kernels.native import KernelError, library
 from lab.model.form import Spec
 from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, write_model
@@ -85,13 +86,15 @@ class Listener(Protocol):
     def step(self, step: Step, steps: int) -> None: ...
 
 
-def kernel_of(spec: Spec) -> Kernel:
-    """What ``train.kernel`` stands for: ``auto`` is torch.
+def kernel_of(spec: Spec, device: str = "cpu") -> Kernel:
+    """What ``train.kernel`` stands for: ``auto`` is triton on a GPU (``cuda``) and torch on a CPU.
 
     A step of a language model has thousands of tokens, over which torch's forms take half the time of the C
     kernels even where these take whole layers; sweeps, whose steps are short, choose otherwise.
     """
-    return "torch" if spec.train.kernel == "auto" else spec.train.kernel
+    if spec.train.kernel != "auto":
+        return spec.train.kernel
+    return "triton" if device == "cuda" else "torch"
 
 
 def train(
@@ -201,13 +204,25 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
 
 
 def _kernel(spec: Spec, device: torch.device) -> Kernel:
-    """The kernel, compiled where it is C. Raises TrainError where a compiler is missing."""
+    """The kernel, compiled where it is C and compared with its reference where it is Triton.
+
+    Raises TrainError where a compiler is missing or a kernel is wrong.
+    """
     if spec.train.compile and device.type == "cpu" and not cpp_compiler():
         raise TrainError(
             "train.compile is true, and torch.compile needs a C++ compiler, which is not found here; "
             "install one (apt install g++), name it in CXX, or set train.compile=false"
         )
-    kernel = kernel_of(spec)
+    kernel = kernel_of(spec, device.type)
+    if kernel == "triton":
+        if device.type != "cuda":
+            raise TrainError(
+                "train.kernel is triton, which runs on GPUs alone; set train.kernel=torch or auto"
+            )
+        try:
+            gpu.verify(device, torch.bfloat16 if spec.train.precision == "bf16" else torch.float32)
+        except KernelError as exc:
+            raise TrainError(f"{exc}; or set train.kernel=torch") from exc
     if kernel == "c":
         if device.type != "cpu":
             raise TrainError("train.kernel is c, which runs on CPUs alone; set train.kernel=torch or auto")

@@ -6,5 +6,9 @@ from tests.blocks.hard import CORES
 HARD: dict[str, dict[str, Draw]] = {}
 """Kernel -> case -> what draws its tensors from a generator; their length is the case's own."""
 
-for kernel, core in {"fox": "forgetting_attention", "gated_delta": "gated_delta"}.items():
+for kernel, core in {
+    "fox": "forgetting_attention",
+    "gated_delta": "gated_delta",
+    "gated_linear": "gla",
+}.items():
     HARD[kernel] = dict(CORES[core].inputs)

@@ -18,7 +18,7 @@ from blocks.schedule import parse
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-KERNELS = ("rms_norm", "fox", "gated_delta")
+KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear")
 
 WRONG = [
     (
@@ -42,6 +42,8 @@ WRONG = [
         "for level in tl.static_range(1, 4)",
     ),
     ("gated_delta", "triton_delta", "d_k += dot(tl.trans(d_scores), q) +", "d_k +="),
+    ("gated_linear", "triton_gla", "s * keep[:, None] + dot", "s + dot"),
+    ("gated_linear", "triton_gla", "d_q * q - d_k * k", "d_q * q"),
 ]
 """Kernel, module, what stands in it, and what is wrong in its place: found by the interpreter."""
 
@@ -49,6 +51,7 @@ WASTEFUL = [
     ("rms_norm", "triton_norm", "TILE = 2048", "TILE = 8192"),
     ("fox", "triton_fox", "BLOCK = 32", "BLOCK = 64"),
     ("gated_delta", "triton_delta", "64 if width <= 64 else 32", "128"),
+    ("gated_linear", "triton_gla", "min(64, columns(values))", "512"),
 ]
 """Kernel, module, what stands in it, and what does not fit a processor in its place: found by compiling."""
 
@@ -147,16 +150,21 @@ for one, other in zip(got, right):
 """
 
 
-def process_of(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def process_of(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,
         text=True,
     )
 
 
-LAYERS = ("gdn", "deltanet(beta_max=2)", "fox(kv_heads=1, conv=4, output_norm=True, qk_norm=True)")
+LAYERS = (
+    "gdn",
+    "gla(conv=4)",
+    "deltanet(beta_max=2)",
+    "fox(kv_heads=1, conv=4, output_norm=True, qk_norm=True)",
+)
 
 
 @pytest.mark.slow
@@ -172,3 +180,35 @@ def test_a_kernel_that_computes_wrong_where_it_is_first_used_is_refused(tmp_path
     done = process_of(LAYER.format(text="gdn", broken=broken), TRITON_INTERPRET="1")
     assert 'kernel "triton" computes rms_norm wrong on the interpreter: its gradient 0' in done.stderr
     assert 'choose kernel "torch"' in done.stderr and "Traceback" not in done.stderr
+
+
+REPORT = """
+import sys, torch
+from pathlib import Path
+from tests.blocks.breaking import break_kernel
+if sys.argv[1:]:
+    break_kernel(*sys.argv[1:4], Path(sys.argv[4]))
+from lab import gpu
+gpu.LENGTHS = (33,)
+for check in [*gpu.compared(torch.device("cpu"), (torch.float32, torch.float16))]:
+    print(check.status, check.name, check.detail)
+gpu.BATCH = gpu.HEADS = 1
+for check in [*gpu.timed(torch.device("cpu"), torch.float16, length=16, rounds=2)]:
+    print(check.status, check.name, check.detail)
+"""
+
+
+@pytest.mark.slow
+def test_the_report_of_a_gpu_names_every_kernel_in_every_type_and_the_one_that_is_wrong(
+    tmp_path: Path,
+) -> None:
+    """By the interpreter in the place of the GPU, with a kernel that is broken on purpose."""
+    done = process_of(REPORT, *WRONG[0][1:], str(tmp_path), TRITON_INTERPRET="1")
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for name in KERNELS:
+        for kind in ("float32", "float16"):
+            status = "broken" if name == "rms_norm" else "ok"
+            assert sum(line.startswith(f"{status} triton {name} {kind} off by") for line in lines) == 1
+        assert sum(line.startswith(f"ok time {name} ") and " ms, torch " not in line for line in lines) == 1
