@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, inner_width
+from blocks.kernels import gpu
 from blocks.kernels.layers import narrow, swiglu
 from blocks.parts import gated
 from blocks.products import Linear
@@ -89,11 +91,17 @@ _LEAKY: dict[str, Callable[[Tensor, float], Tensor]] = {"relu": _leaky_relu, "re
 
 class _SwiGLU(nn.Module):
     def __init__(
-        self, dim: int, hidden: int, kernel: Kernel, select: Callable[[Tensor], Tensor] | None = None
+        self,
+        dim: int,
+        hidden: int,
+        kernel: Kernel,
+        select: Callable[[Tensor], Tensor] | None = None,
+        fused: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
+        """select: applied to the hidden activations. fused: makes them and selects at once, in its place."""
         super().__init__()
         self.kernel: Kernel = kernel
-        self.select = select
+        self.select, self.fused = select, fused
         self.gate = Linear(dim, hidden, bias=False)
         self.up = Linear(dim, hidden, bias=False)
         self.out = Linear(hidden, dim, bias=False)
@@ -103,6 +111,8 @@ class _SwiGLU(nn.Module):
     ) -> tuple[Tensor, State]:
         if self.kernel == "c" and self.select is None and narrow(x_BTD, self.up.weight):
             return swiglu(x_BTD, self.gate.weight, self.up.weight, self.out.weight), {}
+        if self.fused is not None:
+            return self.out(self.fused(self.gate(x_BTD), self.up(x_BTD))), {}
         u_BTF = gated(self.gate(x_BTD), self.up(x_BTD), self.kernel)
         if self.select is not None:
             u_BTF = self.select(u_BTF)
@@ -237,7 +247,8 @@ class Sparse:
         def select(u_BTF: Tensor) -> Tensor:
             return hard(u_BTF, k) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
 
-        return _SwiGLU(shape.dim, inner_width("sparse", self.expand, shape.dim), kernel, select)
+        fused = partial(gpu.gated_largest, k=k) if kernel == "triton" and self.mask == "hard" else None
+        return _SwiGLU(shape.dim, inner_width("sparse", self.expand, shape.dim), kernel, select, fused)
 
     def params(self, shape: Shape) -> int:
         return 3 * shape.dim * inner_width("sparse", self.expand, shape.dim)

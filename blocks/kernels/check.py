@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm
+from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm, triton_sparse
 
 __all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "Sizes", "compare", "worst"]
 
-LENGTH = 70
+LENGTH = 37
 """Tokens of the check at first use: more than a tile, and no multiple of one."""
 
 TOLERANCES = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -206,6 +206,36 @@ def _gla_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     return gla_chunked(*(x.float() for x in inputs[:4]), inputs[4])
 
 
+# The largest hidden activations: gate, up. Of whole numbers, half of which tie, and of any.
+
+
+def _draw_largest(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    width = 3 * z.heads * z.value
+    gate, up = (_normal(rng, z.batch, length, width) for _ in range(2))
+    gate[:, ::2], up[:, ::2] = gate[:, ::2].round(), up[:, ::2].round()
+    return gate, up
+
+
+def _kept(gate: Tensor) -> int:
+    return max(1, round(0.3 * gate.shape[-1]))
+
+
+def _largest(gate: Tensor, up: Tensor) -> Tensor:
+    return triton_sparse.gated_largest(gate, up, _kept(gate))
+
+
+def _largest_reference(gate: Tensor, up: Tensor) -> Tensor:
+    from blocks.ffn import keep_largest_reference
+
+    return keep_largest_reference(F.silu(gate) * up, _kept(gate))
+
+
+def _largest_torch(gate: Tensor, up: Tensor) -> Tensor:
+    from blocks.ffn import keep_largest
+
+    return keep_largest(F.silu(gate) * up, _kept(gate))
+
+
 OPS = {
     op.name: op
     for op in (
@@ -220,6 +250,7 @@ OPS = {
             wide=(3, 4, 5),
         ),
         Op("gated_linear", triton_gla.gated_linear, _gla_reference, _gla_torch, _draw_gla, wide=(3, 4)),
+        Op("gated_largest", _largest, _largest_reference, _largest_torch, _draw_largest),
     )
 }
 """Every kernel by its name."""

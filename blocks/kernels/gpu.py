@@ -19,7 +19,15 @@ from torch import Tensor
 from blocks.kernels.native import KernelError
 from blocks.kernels.ops import agree
 
-__all__ = ["forgetting_attention", "gated_delta", "gated_linear", "interpreted", "rms_norm", "verify"]
+__all__ = [
+    "forgetting_attention",
+    "gated_delta",
+    "gated_largest",
+    "gated_linear",
+    "interpreted",
+    "rms_norm",
+    "verify",
+]
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -92,11 +100,21 @@ def gated_linear(
         return triton_gla.gated_linear(*given)
 
 
+def gated_largest(gate_BTF: Tensor, up_BTF: Tensor, k: int) -> Tensor:
+    """silu(gate) * up where its magnitude is among its token's ``k`` largest, else 0."""
+    agree("gated_largest", (gate_BTF, "BTF"), (up_BTF, "BTF"))
+    with _ready("gated_largest", gate_BTF, up_BTF):
+        from blocks.kernels import triton_sparse
+
+        _narrow("gated_largest", triton_sparse.WIDEST, gate_BTF)
+        return triton_sparse.gated_largest(gate_BTF, up_BTF.to(gate_BTF), k)
+
+
 def _narrow(name: str, widest: int, *tensors: Tensor) -> None:
     """Raises KernelError where heads are wider than a program can hold, or a sequence than it can count."""
     for x in tensors:
         if x.shape[-1] > widest:
-            raise KernelError(f'{name}: a head is {x.shape[-1]} wide, above {widest}; choose kernel "torch"')
+            raise KernelError(f'{name}: a row is {x.shape[-1]} wide, above {widest}; choose kernel "torch"')
         if x[0].numel() >= 2**31:
             raise KernelError(
                 f'{name}: a sequence has {x[0].numel():,} entries, 2^31 or more; choose "torch"'

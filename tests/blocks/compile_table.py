@@ -27,6 +27,8 @@ REGISTERS = {
     "_fox_forward": (136, 136, 200),
     "_fox_backward_q": (176, 176, 360),
     "_fox_backward_kv": (224, 224, 440),
+    "_largest_forward": (104, 104, 56),
+    "_largest_backward": (56, 56, 56),
     "_delta_prepare": (216, 216, 168),
     "_delta_scan": (248, 216, 304),
     "_delta_read": (64, 64, 104),
@@ -105,11 +107,23 @@ def gla() -> list[Launch]:
     ]
 
 
+def largest() -> list[Launch]:
+    from blocks.kernels.triton_sparse import gated_largest
+
+    def run(gate: Tensor, up: Tensor) -> Tensor:
+        return gated_largest(gate, up, gate.shape[-1] // 2)
+
+    return [
+        launch for width in (1440, 8192) for launch in launches(run, [half(B, T, width), half(B, T, width)])
+    ]
+
+
 ROWS: dict[str, Callable[[], list[Launch]]] = {
     "rms_norm": norm,
     "fox": fox,
     "gated_delta": delta,
     "gated_linear": gla,
+    "gated_largest": largest,
 }
 
 

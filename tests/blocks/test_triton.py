@@ -18,7 +18,7 @@ from blocks.schedule import parse
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear")
+KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear", "gated_largest")
 
 WRONG = [
     (
@@ -42,6 +42,8 @@ WRONG = [
         "for level in tl.static_range(1, 4)",
     ),
     ("gated_delta", "triton_delta", "d_k += dot(tl.trans(d_scores), q) +", "d_k +="),
+    ("gated_largest", "triton_sparse", "tl.cumsum(tied, axis=0) <= room", "tl.cumsum(tied, axis=0) < room"),
+    ("gated_largest", "triton_sparse", "for bit in range(0, 31)", "for bit in range(0, 20)"),
     ("gated_linear", "triton_gla", "s * keep[:, None] + dot", "s + dot"),
     ("gated_linear", "triton_gla", "d_q * q - d_k * k", "d_q * q"),
 ]
@@ -51,6 +53,7 @@ WASTEFUL = [
     ("rms_norm", "triton_norm", "TILE = 2048", "TILE = 8192"),
     ("fox", "triton_fox", "BLOCK = 32", "BLOCK = 64"),
     ("gated_delta", "triton_delta", "64 if width <= 64 else 32", "128"),
+    ("gated_largest", "triton_sparse", "max(1, block // 512)", "1"),
     ("gated_linear", "triton_gla", "min(64, columns(values))", "512"),
 ]
 """Kernel, module, what stands in it, and what does not fit a processor in its place: found by compiling."""
@@ -122,6 +125,21 @@ def test_triton_is_imported_by_none_that_does_not_ask_for_it() -> None:
     assert process_of(code).returncode == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fox", "gated_delta"])
+def test_kernels_of_fla_give_the_same(name: str) -> None:
+    done = process("tests.blocks.fla_peer", name, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fox", "gated_delta"])
+def test_kernels_of_fla_are_in_a_table_of_their_own(name: str, tmp_path: Path) -> None:
+    """Beside ours: what a target's compiler makes of kernels that run on it every day."""
+    done = process("tests.blocks.fla_peer", name, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0 and "gfx942" in done.stdout, done.stdout + done.stderr
+
+
 LAYER = """
 import torch
 from blocks.base import Shape
@@ -160,6 +178,7 @@ def process_of(code: str, *words: str, **environment: str) -> subprocess.Complet
 
 
 LAYERS = (
+    "sparse(k_ratio=0.3)",
     "gdn",
     "gla(conv=4)",
     "deltanet(beta_max=2)",

@@ -118,6 +118,7 @@ REFUSED = {
     ("--out", "taken"): ("taken", "holds other files", "--out"),
     ("--out", "small.yaml"): ("small.yaml", "no folder"),
     ("--peak", "0"): ("--peak",),
+    ("--set", "train.kernel=triton"): ("train.kernel is triton", "GPUs alone", "train.kernel=torch or auto"),
 }
 
 

@@ -11,6 +11,7 @@ from blocks.mup import groups
 from lab.train.checkpoint import CheckpointError, clear, latest
 from lab.train.loop import Diverged, TrainError, micro_of
 from lab.train.parallel import Crew
+from lab.train.run import kernel_of
 from tests.lab.train.small import ALONE, spec_of, trained, trainer_of
 
 
@@ -178,3 +179,9 @@ def test_a_batch_that_does_not_split_evenly_is_refused(data: Path) -> None:
         micro_of(spec, Crew(0, 3, ALONE.device))
     with pytest.raises(TrainError, match="4 processes at 2 rows a pass"):
         micro_of(spec, Crew(0, 4, ALONE.device))
+
+
+def test_auto_is_triton_on_a_gpu_alone_and_a_kernel_that_is_named_stays(data: Path) -> None:
+    chosen = {device: kernel_of(spec_of(data), device) for device in ("cpu", "cuda")}
+    assert chosen == {"cpu": "torch", "cuda": "triton"} and kernel_of(spec_of(data)) == "torch"
+    assert kernel_of(spec_of(data, "train.kernel=torch"), "cuda") == "torch"
