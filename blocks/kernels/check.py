@@ -181,7 +181,8 @@ def _delta_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     from blocks.gdn import gated_delta_chunked
 
     # As the layer calls it: everything in float32.
-    return gated_delta_chunked(*(x.float() for x in inputs[:5]), inputs[5])
+    q, k, v, log_a, b, s = (x.float() for x in inputs)
+    return gated_delta_chunked(q, k, v, log_a, b, s)
 
 
 # Gated linear attention: q, k, v, log a, s.
@@ -203,7 +204,8 @@ def _gla_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
 def _gla_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     from blocks.gla import gla_chunked
 
-    return gla_chunked(*(x.float() for x in inputs[:4]), inputs[4])
+    q, k, v, log_a, s = (x.float() for x in inputs)
+    return gla_chunked(q, k, v, log_a, s)
 
 
 # The largest hidden activations: gate, up. Of whole numbers, half of which tie, and of any.

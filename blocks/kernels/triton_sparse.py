@@ -1,4 +1,5 @@
 # pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportGeneralTypeIssues=false
 # A kernel that is launched takes arguments of the launch as well, which its type does not know.
 """The hidden activations of SwiGLU and the choice of their largest, in one pass over memory, in Triton.
 
