@@ -20,6 +20,9 @@ Split = Literal["train", "valid", "test"]
 
 def blocks(
     blocks: BlocksOption = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the page of the docs, with formulas and costs.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """List the blocks: what each is, how its memory grows, and its options with types and defaults.
@@ -27,8 +30,14 @@ def blocks(
     Examples:
       lab blocks
       lab blocks --blocks my_blocks.py
+      lab blocks --markdown
       lab blocks --json
     """
+    if markdown:
+        from lab.registry import page
+
+        say(page(known_blocks(blocks)).rstrip("\n"))
+        return
     document = [
         {"name": name, "role": cls().role, "about": about(cls), "options": options(cls)}
         for name, cls in known_blocks(blocks).items()

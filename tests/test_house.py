@@ -63,6 +63,7 @@ PAGES = [
     "docs/export.md",
     "docs/genesis.md",
     "docs/mup.md",
+    "docs/blocks.md",
     "docs/presets.md",
     "docs/spread.md",
     "docs/train.md",

@@ -1,5 +1,6 @@
 """``lab blocks``, ``lab tasks``, ``lab sample``: whole registries, and drawn instances as they are."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def test_blocks_lists_the_whole_registry_with_its_defaults(answer) -> None:
         assert all(
             option["type"] and f"{option['name']}={option['default']}" in page for option in one["options"]
         )
+
+
+def test_the_page_of_the_docs_is_what_the_registry_says_now(answer) -> None:
+    """If this fails: lab blocks --markdown > docs/blocks.md."""
+    root = Path(__file__).parents[2]
+    page = answer("blocks", "--markdown")
+    assert page == (root / "docs" / "blocks.md").read_text(encoding="utf-8")
+    for name, cls in BLOCKS.items():
+        section = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
+        assert all(f"| `{option.name}` |" in section for option in dataclasses.fields(cls))  # pyright: ignore
+    # What the reference sweep shows, by its own rows.
+    assert page.count("*Learns*:") == 6 and "*Learns*: copying, memorization" in page.split("## `attn`")[1]
+
+
+def test_the_page_takes_blocks_of_ones_own(answer, workplace: Path) -> None:
+    assert "## `average`" in answer("blocks", "--markdown", "--blocks", "my_blocks.py")
 
 
 def test_tasks_lists_the_whole_registry_with_its_levels_and_ladders(answer) -> None:
