@@ -8,17 +8,8 @@ from lab.terminal import plural, short, table
 
 __all__ = ["page"]
 
-HEADER = (
-    "part",
-    "left out of all",
-    "",
-    "added to none",
-    "",
-    "parameters",
-    "FLOPs",
-    "state",
-    "its source says",
-)
+EFFECTS = ("left out of all", "95 %", "added to none", "95 %")
+HEADER = ("part", *EFFECTS, "parameters", "FLOPs", "state", "its source says")
 
 
 def page(found: Ablation, asked: AblationPart, name: str) -> str:
