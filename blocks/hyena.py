@@ -46,6 +46,9 @@ FREQUENCY = 10.0
 FAST, SLOW = 0.3, 1.5
 """Shares of ``max_length`` after which the windows of the first and the last filter are down to 1/100."""
 
+MULTIPLE = 128
+"""Of the length of a transform. A power of two would be up to twice as long, and as much more to keep."""
+
 PIECE = 128
 """Queries of a multi-head convolution that are handled at once."""
 
@@ -63,8 +66,8 @@ def long_convolution(u_BSC: Tensor, h_SC: Tensor, new: int) -> Tensor:
     size = u_BSC.shape[1]
     if new == 1:
         return (u_BSC * h_SC.flip(0)).sum(1, keepdim=True)
-    # Room for both, so that the end does not come round to the beginning.
-    padded = 1 << (2 * size - 2).bit_length()
+    # Room for both, so that the end does not come round to the beginning; of small factors for the most part.
+    padded = -(-2 * size // MULTIPLE) * MULTIPLE
     turned = torch.fft.rfft(u_BSC.mT, padded) * torch.fft.rfft(h_SC.T, padded)
     return torch.fft.irfft(turned, padded)[..., size - new : size].mT
 
