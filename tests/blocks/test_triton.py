@@ -1,13 +1,14 @@
 """The Triton kernels without a GPU: interpreted against the paper's loops, compiled, refused elsewhere.
 
 Each runs in a process of its own (``tests.blocks.interpreted``, ``tests.blocks.compile_table``), whose tables
-are printed; every one of them is also given a kernel that is broken on purpose, and has to find it.
+are printed at the end; each is also given a kernel that is broken on purpose, and has to find it.
 """
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,15 +83,19 @@ def compile_(cache: Path, *words: str | Path) -> subprocess.CompletedProcess[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
-def test_an_interpreted_kernel_is_its_reference_gradients_included(name: str) -> None:
+def test_an_interpreted_kernel_is_its_reference_gradients_included(name: str, record_property: Any) -> None:
     done = interpret(name)
+    record_property("table", done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_kernel_compiles_for_gpus_within_its_bounds(name: str, tmp_path: Path) -> None:
+def test_a_kernel_compiles_for_gpus_within_its_bounds(
+    name: str, tmp_path: Path, record_property: Any
+) -> None:
     done = compile_(tmp_path, name)
+    record_property("table", done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -127,16 +132,18 @@ def test_triton_is_imported_by_none_that_does_not_ask_for_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fox", "gated_delta"])
-def test_kernels_of_fla_give_the_same(name: str) -> None:
+def test_kernels_of_fla_give_the_same(name: str, record_property: Any) -> None:
     done = process("tests.blocks.fla_peer", name, TRITON_INTERPRET="1")
+    record_property("table", done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fox", "gated_delta"])
-def test_kernels_of_fla_are_in_a_table_of_their_own(name: str, tmp_path: Path) -> None:
+def test_kernels_of_fla_are_in_a_table_of_their_own(name: str, tmp_path: Path, record_property: Any) -> None:
     """Beside ours: what a target's compiler makes of kernels that run on it every day."""
     done = process("tests.blocks.fla_peer", name, TRITON_CACHE_DIR=str(tmp_path))
+    record_property("table", done.stdout)
     assert done.returncode == 0 and "gfx942" in done.stdout, done.stdout + done.stderr
 
 
