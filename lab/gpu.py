@@ -42,13 +42,18 @@ def compared(device: torch.device, kinds: tuple[torch.dtype, ...]) -> Iterator[C
             try:
                 found = [x for length in LENGTHS for x in check.compare(op, kind, device, length)]
             except Exception as exc:  # whatever a compiler or a driver makes of it belongs into the report
-                lines = str(exc).strip().splitlines() or [""]
-                yield Check(what, "broken", f"does not run: {type(exc).__name__}: {lines[0]}")
+                yield _broken(what, exc)
                 continue
             worst = check.worst(found)
             right = worst.error <= allowed
             detail = f"off by {worst.error:.1e} in {worst.result}, {allowed:.0e} is allowed"
             yield Check(what, "ok" if right else "broken", detail)
+
+
+def _broken(what: str, exc: Exception) -> Check:
+    """A kernel that does not run: what was raised, its first line."""
+    lines = str(exc).strip().splitlines() or [""]
+    return Check(what, "broken", f"does not run: {type(exc).__name__}: {lines[0]}")
 
 
 def timed(
@@ -60,9 +65,8 @@ def timed(
     for name, op in check.OPS.items():
         try:
             ours, plain = _turns(op, device, kind, length, rounds)
-        except Exception as exc:  # likewise
-            lines = str(exc).strip().splitlines() or [""]
-            yield Check(f"time {name}", "broken", f"does not run: {type(exc).__name__}: {lines[0]}")
+        except Exception as exc:  # a kernel that does not run is a line of the report, as above
+            yield _broken(f"time {name}", exc)
             continue
         ours_ms, plain_ms = (statistics.median(times) * 1e3 for times in (ours, plain))
         what = str(kind).removeprefix("torch.")

@@ -67,11 +67,11 @@ def ablate(
         from sweeps.results import write_text
 
         write_text(recipe, asked.text)
-        say(f"{recipe}: written; lab sweep {recipe} runs it, in {runs / asked.name} by itself")
+        say(f"{recipe}: written; lab sweep {recipe} runs it, as {asked.name}")
         return
     folder = runs / asked.name
     if not show:
-        _train(asked, folder, workers, limit, json)
+        _train(asked, folder, workers, limit)
     worth = _worth(asked, folder, found)
     if worth is None:
         say(f"{folder}: no round is complete yet, so nothing is to be told; the same command goes on")
@@ -89,7 +89,7 @@ def ablate(
         say(page(worth, ablation_of(found), preset))
 
 
-def _train(asked: Recipe, folder: Path, workers: int | None, limit: float | None, json: bool) -> None:
+def _train(asked: Recipe, folder: Path, workers: int | None, limit: float | None) -> None:
     """Sweep it; the ranking of the variants is left to the report, which is written."""
     from analysis.report import write
     from sweeps.study import sweep

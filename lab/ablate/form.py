@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from sweeps.form import DesignPart, ShapePart, Value
+from sweeps.form import DesignPart, Plain, ShapePart, Text
 
 __all__ = ["AblationPart", "Part"]
-
-Text = Annotated[str, Field(min_length=1, max_length=10_000)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Value):
-        return value
-    raise ValueError("must be a number, a text, true, false or null")
-
-
-Plain = Annotated[Any, AfterValidator(_plain)]
 
 
 class Part(BaseModel):

@@ -219,13 +219,16 @@ EXCLUSIVE = sorted(name for name, block in BLOCKS.items() if hasattr(block(), "e
 @pytest.mark.parametrize("name", EXCLUSIVE)
 def test_who_reads_nothing_of_itself_reads_nothing_at_first(name: str) -> None:
     """A first token has nobody but itself to read; later ones read what others left."""
-    x = torch.randn(2, 7, SHAPE.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    # Ungated and unnormed, what multi-head Hyena reads is the third power of its input.
+    x = (10 if name == "mh_hyena" else 1) * torch.randn(
+        2, 7, SHAPE.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     found = {}
     for exclusive in (False, True):
         torch.manual_seed(0)
         found[exclusive] = BLOCKS[name](exclusive=exclusive).build(SHAPE).double()(x)[0]  # pyright: ignore
     assert found[True][:, 0].abs().max() < 1e-9 < found[False][:, 0].abs().max()
-    assert (found[True][:, 1:].abs().amax(-1) > 1e-6).all()
+    assert (found[True][:, 1:].abs().amax(-1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
