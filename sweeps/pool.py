@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -238,6 +239,7 @@ def _for_children(**variables: str) -> Iterator[None]:
     The signal mask is inherited, so there is no moment between a child's start and its own handler.
     """
     before = {name: os.environ.get(name) for name in variables}
+    resource_tracker.ensure_running()  # whoever starts it, as the fork server would, has SIGINT unblocked
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(variables)
     try:

@@ -100,6 +100,24 @@ def test_no_worker_outlives_its_pool(setup: Setup) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_ctrl_c_is_not_for_workers(setup: Setup) -> None:
+    # In a process of its own: only whoever starts Python's resource tracker has SIGINT unblocked by it.
+    program = f"""
+import os, signal
+from pathlib import Path
+from sweeps.pool import Pool, Setup
+from tests.sweeps.test_pool import jobs, worker_of
+if __name__ == "__main__":
+    with Pool(1, Setup(Path({str(setup.folder)!r}), {setup.code!r})) as pool:
+        pool.submit(jobs()[0])
+        while not (replies := pool.wait(0.01)):
+            os.kill(worker_of(pool), signal.SIGINT)
+        print([reply.kind for reply in replies])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("['done']\n", "")
+
+
 @pytest.mark.slow
 def test_a_torch_of_the_users_own_folder_is_not_taken(setup: Setup, tmp_path: Path) -> None:
     program = f"""
