@@ -26,6 +26,7 @@ from blocks.base import (
     split_heads_dim,
 )
 from blocks.chunks import join_chunks, split_chunks
+from blocks.kernels import gpu
 from blocks.parts import ShortConv, make_norm
 from blocks.products import Linear
 
@@ -131,11 +132,31 @@ def ttt_dual(
     return out, Inner(w.view(shape), step.view(shape), end)
 
 
+def _by_triton(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHK: Tensor,
+    rate_BTH: Tensor,
+    gain_HK: Tensor,
+    bias_HK: Tensor,
+    inner: Inner,
+    mini_batch: int,
+    eps: float,
+) -> tuple[Tensor, Inner]:
+    given = q_BTHK, k_BTHK, v_BTHK, rate_BTH, gain_HK, bias_HK
+    out, w, step = gpu.ttt_dual(*given, *inner, mini_batch, eps)
+    return out, Inner(w, step, (inner.place + q_BTHK.shape[1]) % mini_batch)
+
+
+_CORES: Cores = {"torch": ttt_dual, "triton": _by_triton, "reference": ttt_reference}
+
+
 class _Mixer(nn.Module):
     def __init__(self, block: TTT, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
-        self.mini_batch, self.lr, self.core = block.mini_batch, block.lr, core_of(_CORES, kernel)
+        self.mini_batch, self.lr = block.mini_batch, block.lr
+        self.kernel, self.core = kernel, core_of(_CORES, kernel)
         # One projection: queries, keys and values, the inner learning rate, the output gate.
         self.split = [3 * shape.dim, self.heads, shape.dim if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
@@ -162,7 +183,9 @@ class _Mixer(nn.Module):
         after: dict[str, Tensor | int] = {}
         if self.conv is not None:
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
-        q, k, v = at_least_fp32(mixed).unflatten(-1, (3, self.heads, self.width)).unbind(2)
+        if self.kernel != "triton":  # whose products take half types; rates and the inner model stay wide
+            mixed = at_least_fp32(mixed)
+        q, k, v = mixed.unflatten(-1, (3, self.heads, self.width)).unbind(2)
         rate = (at_least_fp32(rate) + at_least_fp32(self.rate_bias)).sigmoid() * (self.lr / self.width)
         norm = at_least_fp32(self.inner_norm_gain), at_least_fp32(self.inner_norm_bias)
         if "w" in state:
@@ -173,9 +196,6 @@ class _Mixer(nn.Module):
         after |= {"w": inner.w_BHJK, "step": inner.step_BHJK, "place": inner.place}
         o = self.norm(o.flatten(2)).to(x_BTD.dtype)
         return self.out(o * F.gelu(gate, approximate="tanh") if gate.shape[-1] else o), after
-
-
-_CORES: Cores = {"torch": ttt_dual, "reference": ttt_reference}
 
 
 @dataclass(frozen=True, kw_only=True)

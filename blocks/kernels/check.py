@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm, triton_sparse
+from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm, triton_sparse, triton_ttt
 
 __all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "Sizes", "compare", "worst"]
 
@@ -94,7 +94,9 @@ def _results(function: Callable[..., Any], inputs: list[Tensor], seed: int) -> d
     outs = [out] if isinstance(out, Tensor) else list(out)
     rng = torch.Generator().manual_seed(seed + 1)
     upstream = [torch.randn(y.shape, generator=rng, dtype=torch.float64).half().to(y) for y in outs]
-    gradients = torch.autograd.grad(outs, inputs, upstream, materialize_grads=True)
+    reached = [i for i, y in enumerate(outs) if y.requires_grad]  # a sum that starts anew is a plain zero
+    upstream = [upstream[i] for i in reached]
+    gradients = torch.autograd.grad([outs[i] for i in reached], inputs, upstream, materialize_grads=True)
     return {f"output {i}": y for i, y in enumerate(outs)} | {
         f"gradient {i}": d for i, d in enumerate(gradients)
     }
@@ -208,6 +210,48 @@ def _gla_torch(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     return gla_chunked(q, k, v, log_a, s)
 
 
+# Test-time training: q, k, v, rate, gain, bias, w, step; from the middle of a mini-batch, and of one that
+# takes more than one tile of tokens.
+
+_PLACES = ((5, 12), (0, 40))
+"""Tokens of the mini-batch that have passed, and of a whole one."""
+
+_TTT_EPS = 1e-6
+
+
+def _draw_ttt(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    each, inner = (z.batch, length, z.heads), (z.batch, z.heads, z.key + 1, z.key)
+    q, k, v = (_normal(rng, *each, z.key) for _ in range(3))
+    rate = _normal(rng, *each).sigmoid() / z.key
+    gain, bias = 1 + 0.3 * _normal(rng, z.heads, z.key), 0.3 * _normal(rng, z.heads, z.key)
+    return q, k, v, rate, gain, bias, 0.2 * _normal(rng, *inner), 0.02 * _normal(rng, *inner)
+
+
+def _ttt(
+    q: Tensor, k: Tensor, v: Tensor, rate: Tensor, gain: Tensor, bias: Tensor, w: Tensor, step: Tensor
+) -> tuple[Tensor, ...]:
+    given = q, k, v, rate, gain, bias, w, step
+    return tuple(x for place in _PLACES for x in triton_ttt.ttt_dual(*given, *place, _TTT_EPS))
+
+
+def _ttt_by(name: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    from blocks import ttt
+
+    function, (*tokens, w, step), found = getattr(ttt, name), inputs, list[Tensor]()
+    for place, mini_batch in _PLACES:
+        o, inner = function(*tokens, ttt.Inner(w, step, place), mini_batch, _TTT_EPS)
+        found += [o, inner.w_BHJK, inner.step_BHJK]
+    return tuple(found)
+
+
+def _ttt_reference(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return _ttt_by("ttt_reference", inputs)
+
+
+def _ttt_torch(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return _ttt_by("ttt_dual", tuple(x.float() for x in inputs))
+
+
 # The largest hidden activations: gate, up. Of whole numbers, half of which tie, and of any.
 
 
@@ -252,6 +296,7 @@ OPS = {
             wide=(3, 4, 5),
         ),
         Op("gated_linear", triton_gla.gated_linear, _gla_reference, _gla_torch, _draw_gla, wide=(3, 4)),
+        Op("ttt", _ttt, _ttt_reference, _ttt_torch, _draw_ttt, wide=(3, 4, 5, 6, 7)),
         Op("gated_largest", _largest, _largest_reference, _largest_torch, _draw_largest),
     )
 }

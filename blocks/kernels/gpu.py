@@ -26,6 +26,7 @@ __all__ = [
     "gated_linear",
     "interpreted",
     "rms_norm",
+    "ttt_dual",
     "verify",
 ]
 
@@ -98,6 +99,29 @@ def gated_linear(
 
         _narrow("gated_linear", triton_gla.WIDEST, q_BTHK)
         return triton_gla.gated_linear(*given)
+
+
+def ttt_dual(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHK: Tensor,
+    rate_BTH: Tensor,
+    gain_HK: Tensor,
+    bias_HK: Tensor,
+    w_BHJK: Tensor,
+    step_BHJK: Tensor,
+    place: int,
+    mini_batch: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``blocks.ttt.ttt_reference``, its inner model in parts: (o_BTHK, last w_BHJK, its step_BHJK)."""
+    given = q_BTHK, k_BTHK, v_BTHK, rate_BTH, gain_HK, bias_HK, w_BHJK, step_BHJK
+    agree("ttt", *zip(given, ("BTHK", "BTHK", "BTHK", "BTH", "HK", "HK", "BHJK", "BHJK"), strict=True))
+    with _ready("ttt", *given), torch.autocast(q_BTHK.device.type, enabled=False):
+        from blocks.kernels import triton_ttt
+
+        _narrow("ttt", triton_ttt.WIDEST, q_BTHK)
+        return triton_ttt.ttt_dual(*given, place, mini_batch, eps)
 
 
 def gated_largest(gate_BTF: Tensor, up_BTF: Tensor, k: int) -> Tensor:

@@ -38,6 +38,8 @@ REGISTERS = {
     "_gla_scores_back": (176, 176, 112),
     "_gla_scan": (168, 136, 112),
     "_gla_scan_back": (136, 104, 96),
+    "_ttt_walk": (255, 240, 176),
+    "_ttt_walk_back": (255, 240, 200),
 }
 """Kernel -> the most registers of a thread on each of the targets (of 255, 255 and 512)."""
 
@@ -118,12 +120,24 @@ def largest() -> list[Launch]:
     ]
 
 
+def ttt() -> list[Launch]:
+    from blocks.kernels.triton_ttt import ttt_dual
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return ttt_dual(*inputs, 0, 16, 1e-6)
+
+    tokens = *(half(B, T, H, 64) for _ in range(3)), wide(B, T, H)
+    inner = wide(H, 64), wide(H, 64), wide(B, H, 65, 64), wide(B, H, 65, 64)
+    return launches(run, [*tokens, *inner])
+
+
 ROWS: dict[str, Callable[[], list[Launch]]] = {
     "rms_norm": norm,
     "fox": fox,
     "gated_delta": delta,
     "gated_linear": gla,
     "gated_largest": largest,
+    "ttt": ttt,
 }
 
 

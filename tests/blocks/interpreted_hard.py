@@ -10,5 +10,6 @@ for kernel, core in {
     "fox": "forgetting_attention",
     "gated_delta": "gated_delta",
     "gated_linear": "gla",
+    "ttt": "ttt",
 }.items():
     HARD[kernel] = dict(CORES[core].inputs)

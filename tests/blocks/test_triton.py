@@ -19,7 +19,7 @@ from blocks.schedule import parse
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear", "gated_largest")
+KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear", "ttt", "gated_largest")
 
 WRONG = [
     (
@@ -47,6 +47,9 @@ WRONG = [
     ("gated_largest", "triton_sparse", "for bit in range(0, 31)", "for bit in range(0, 20)"),
     ("gated_linear", "triton_gla", "s * keep[:, None] + dot", "s + dot"),
     ("gated_linear", "triton_gla", "d_q * q - d_k * k", "d_q * q"),
+    ("ttt", "triton_ttt", "if n > 0:", "if n > 1:"),
+    ("ttt", "triton_ttt", "d_inverse += tl.sum(d_unit * unit, axis=0) / inverse", "d_inverse += 0.0"),
+    ("ttt", "triton_ttt", "d_step, d_step_b = -d_w, -d_b", "d_step, d_step_b = -d_w, d_step_b"),
 ]
 """Kernel, module, what stands in it, and what is wrong in its place: found by the interpreter."""
 
@@ -56,6 +59,7 @@ WASTEFUL = [
     ("gated_delta", "triton_delta", "64 if width <= 64 else 32", "128"),
     ("gated_largest", "triton_sparse", "max(1, block // 512)", "1"),
     ("gated_linear", "triton_gla", "min(64, columns(values))", "512"),
+    ("ttt", "triton_ttt", '"R": ROWS', '"R": 64'),
 ]
 """Kernel, module, what stands in it, and what does not fit a processor in its place: found by compiling."""
 
@@ -188,6 +192,7 @@ LAYERS = (
     "sparse(k_ratio=0.3)",
     "gdn",
     "gla(conv=4)",
+    "ttt(mini_batch=12)",
     "deltanet(beta_max=2)",
     "fox(kv_heads=1, conv=4, output_norm=True, qk_norm=True)",
 )
