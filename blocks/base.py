@@ -29,20 +29,29 @@ __all__ = [
     "at_least_fp32",
     "core_of",
     "inner_width",
+    "on_gpu",
     "split_heads_dim",
 ]
 
 Role = Literal["linear", "window", "full", "channel"]
 """How the memory of a block grows with length: constant, up to a window, without bound, or none at all."""
 
-Kernel = Literal["torch", "c", "triton", "reference"]
+Kernel = Literal["torch", "c", "triton", "fla", "reference"]
 """How the functions of a block are computed.
 
 ``torch``: the fast form in plain torch, on any device. ``c``: plain C on one thread of a CPU, where a
 function has such a form, else torch; it needs a compiler (``blocks.kernels``). ``triton``: Triton on a GPU,
 where a function has such a form, else torch; a kernel that disagrees with its reference on the device is
-refused (``blocks.kernels.gpu``). ``reference``: the paper's loop, for tests and doubt.
+refused (``blocks.kernels.gpu``). ``fla``: as ``triton``, but by flash-linear-attention's kernels where it has
+the function. ``reference``: the paper's loop, for tests and doubt.
 """
+
+_INSTEAD: dict[Kernel, tuple[Kernel, ...]] = {
+    "c": ("torch",),
+    "triton": ("torch",),
+    "fla": ("triton", "torch"),
+}
+"""Whose forms of a function are taken where a kernel has none."""
 
 Cores = Mapping[Kernel, Callable[..., Any]]
 """A function in its forms."""
@@ -139,8 +148,13 @@ class Block(Protocol):
 
 
 def core_of(cores: Cores, kernel: Kernel) -> Callable[..., Any]:
-    """The function that ``kernel`` names; torch's where there is no form in C or in Triton."""
-    return cores["torch"] if kernel in ("c", "triton") and kernel not in cores else cores[kernel]
+    """The function that ``kernel`` names, in the form that is taken where it has none."""
+    return next(cores[one] for one in (kernel, *_INSTEAD.get(kernel, ())) if one in cores)
+
+
+def on_gpu(kernel: Kernel) -> bool:
+    """Whether products are those of a GPU, which take half types: gates and states alone stay wide."""
+    return kernel in ("triton", "fla")
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

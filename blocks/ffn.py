@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, inner_width
+from blocks.base import Context, Kernel, OptionError, Role, Shape, State, at_least_fp32, inner_width, on_gpu
 from blocks.kernels import gpu
 from blocks.kernels.layers import narrow, swiglu
 from blocks.parts import gated
@@ -247,7 +247,7 @@ class Sparse:
         def select(u_BTF: Tensor) -> Tensor:
             return hard(u_BTF, k) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
 
-        fused = partial(gpu.gated_largest, k=k) if kernel == "triton" and self.mask == "hard" else None
+        fused = partial(gpu.gated_largest, k=k) if on_gpu(kernel) and self.mask == "hard" else None
         return _SwiGLU(shape.dim, inner_width("sparse", self.expand, shape.dim), kernel, select, fused)
 
     def params(self, shape: Shape) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -110,17 +111,23 @@ def _by_c(
     return o_BTHK, _fade(faded_BPH, log_f_BTH)
 
 
-def _by_triton(
-    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+def _on_gpu(
+    backend: gpu.Backend,
+    q_BTHK: Tensor,
+    k_BSGK: Tensor,
+    v_BSGK: Tensor,
+    log_f_BTH: Tensor,
+    faded_BPH: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    o_BTHK = gpu.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
+    o_BTHK = gpu.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH, backend)
     return o_BTHK, _fade(faded_BPH, log_f_BTH)
 
 
 CORES: Cores = {
     "torch": forgetting_attention,
     "c": _by_c,
-    "triton": _by_triton,
+    "triton": partial(_on_gpu, "triton"),
+    "fla": partial(_on_gpu, "fla"),
     "reference": forgetting_attention_reference,
 }
 

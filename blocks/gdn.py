@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from blocks.base import (
     State,
     at_least_fp32,
     core_of,
+    on_gpu,
     split_heads_dim,
 )
 from blocks.chunks import join_chunks, span_sums, split_chunks
@@ -235,12 +237,12 @@ class _Mixer(nn.Module):
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
         v = v.unflatten(-1, (self.heads, -1))
-        if self.kernel == "triton":  # whose products take half types; gates and the state stay wide
+        if on_gpu(self.kernel):
             q, k, v = (z.to(kind) for z in (q, k, v))
         o, after["s"] = self.core(q, k, v, log_a, b, s)
         if self.exclusive:
             o = apart(o, v)
-        if self.kernel == "triton" and self.norm is not None and gate.shape[-1]:
+        if on_gpu(self.kernel) and self.norm is not None and gate.shape[-1]:
             return self.out(self.norm.gated(o, gate)), after
         if self.norm is not None:
             o = self.norm(o)
@@ -290,6 +292,7 @@ _CORES: Cores = {
     "torch": gated_delta_chunked,
     "c": ops.gated_delta,
     "triton": gpu.gated_delta,
+    "fla": partial(gpu.gated_delta, backend="fla"),
     "reference": gated_delta_reference,
 }
 

@@ -7,6 +7,7 @@ heads and sequences together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from blocks.base import (
     State,
     at_least_fp32,
     core_of,
+    on_gpu,
     split_heads_dim,
 )
 from blocks.chunks import channel_decays, join_chunks, split_chunks
@@ -108,12 +110,12 @@ class _Mixer(nn.Module):
         if s is None:
             s = v.new_zeros(v.shape[0], self.heads, self.k, self.v)
         q, k, v, log_a = (x.unflatten(-1, (self.heads, -1)) for x in (q * self.k**-0.5, k, v, log_a))
-        if self.kernel == "triton":  # whose products take half types; decays and the state stay wide
+        if on_gpu(self.kernel):
             q, k, v = (z.to(kind) for z in (q, k, v))
         o, after["s"] = self.core(q, k, v, log_a, s)
         if self.exclusive:
             o = apart(o, v)
-        if self.kernel == "triton" and self.norm is not None and gate.shape[-1]:
+        if on_gpu(self.kernel) and self.norm is not None and gate.shape[-1]:
             return self.out(self.norm.gated(o, gate)), after
         if self.norm is not None:
             o = self.norm(o)
@@ -125,6 +127,7 @@ _CORES: Cores = {
     "torch": gla_chunked,
     "c": ops.gated_linear,
     "triton": gpu.gated_linear,
+    "fla": partial(gpu.gated_linear, backend="fla"),
     "reference": gla_reference,
 }
 

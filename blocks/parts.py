@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from blocks.base import Kernel, Shape, at_least_fp32
+from blocks.base import Kernel, Shape, at_least_fp32, on_gpu
 from blocks.kernels import gpu, ops
 
 __all__ = [
@@ -43,13 +43,14 @@ class RMSNorm(nn.Module):
         self, dim: int, eps: float = 1e-6, zero_centred: bool = False, kernel: Kernel = "torch"
     ) -> None:
         super().__init__()
-        self.eps, self.zero_centred, self.kernel = eps, zero_centred, kernel
+        self.eps, self.zero_centred = eps, zero_centred
+        self.kernel: Kernel = kernel
         self.weight = nn.Parameter(torch.zeros(dim) if zero_centred else torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernel == "c":
             return ops.rms_norm(x, self.weight, self.eps, float(self.zero_centred))
-        if self.kernel == "triton":
+        if on_gpu(self.kernel):
             return gpu.rms_norm(x, self.weight, self.eps, float(self.zero_centred))
         gain = at_least_fp32(self.weight)
         if self.zero_centred:
@@ -60,7 +61,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
 
     def gated(self, o_BTHV: Tensor, gate_BTE: Tensor) -> Tensor:
-        """The norm of each head's o, times silu(gate), E = H*V: one kernel, which ``kernel="triton"`` has."""
+        """The norm of each head's o, times silu(gate), E = H*V: one kernel on a GPU."""
         return gpu.rms_norm(o_BTHV, self.weight, self.eps, float(self.zero_centred), gate_BTE)
 
 

@@ -23,6 +23,7 @@ from blocks.base import (
     State,
     at_least_fp32,
     core_of,
+    on_gpu,
     split_heads_dim,
 )
 from blocks.chunks import join_chunks, split_chunks
@@ -156,7 +157,8 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
         self.mini_batch, self.lr = block.mini_batch, block.lr
-        self.kernel, self.core = kernel, core_of(_CORES, kernel)
+        self.kernel: Kernel = kernel
+        self.core = core_of(_CORES, kernel)
         # One projection: queries, keys and values, the inner learning rate, the output gate.
         self.split = [3 * shape.dim, self.heads, shape.dim if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
@@ -183,7 +185,7 @@ class _Mixer(nn.Module):
         after: dict[str, Tensor | int] = {}
         if self.conv is not None:
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
-        if self.kernel != "triton":  # whose products take half types; rates and the inner model stay wide
+        if not on_gpu(self.kernel):
             mixed = at_least_fp32(mixed)
         q, k, v = mixed.unflatten(-1, (3, self.heads, self.width)).unbind(2)
         rate = (at_least_fp32(rate) + at_least_fp32(self.rate_bias)).sigmoid() * (self.lr / self.width)

@@ -1,4 +1,4 @@
-"""The Triton kernels on this machine's GPU: right in every type, and how fast, as lines of ``lab doctor``."""
+"""The kernels for GPUs, ours and fla's, on the one of this machine: lines of ``lab doctor``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from blocks.kernels.check import Op
 
-__all__ = ["Check", "compared", "timed"]
+__all__ = ["Check", "compared", "kernels", "timed"]
 
 LENGTHS = (1, 64, 130)
 BATCH, HEADS, KEY, VALUE, LENGTH = 4, 8, 64, 128, 2048
@@ -32,13 +33,21 @@ class Check:
     detail: str
 
 
+def kernels() -> dict[str, Op]:
+    """Ours, and fla's where that is installed, by names that say whose."""
+    from blocks.kernels import check
+
+    installed = ("triton", "fla") if find_spec("fla") else ("triton",)
+    return {f"{backend} {name}": op for backend in installed for name, op in check.ops(backend).items()}
+
+
 def compared(device: torch.device, kinds: tuple[torch.dtype, ...]) -> Iterator[Check]:
     """Each kernel against its reference, outputs and gradients, in each type; a line each."""
     from blocks.kernels import check
 
-    for name, op in check.OPS.items():
+    for name, op in kernels().items():
         for kind in kinds:
-            what, allowed = f"triton {name} {str(kind).removeprefix('torch.')}", check.TOLERANCES[kind]
+            what, allowed = f"{name} {str(kind).removeprefix('torch.')}", check.TOLERANCES[kind]
             try:
                 found = [x for length in LENGTHS for x in check.compare(op, kind, device, length)]
             except Exception as exc:  # whatever a compiler or a driver makes of it belongs into the report
@@ -59,10 +68,8 @@ def _broken(what: str, exc: Exception) -> Check:
 def timed(
     device: torch.device, kind: torch.dtype, length: int = LENGTH, rounds: int = ROUNDS
 ) -> Iterator[Check]:
-    """Forward and backward of each kernel and of its form in torch, milliseconds, in turns; a line each."""
-    from blocks.kernels import check
-
-    for name, op in check.OPS.items():
+    """Forward and backward of each kernel and of our form in torch, milliseconds, in turns; a line each."""
+    for name, op in kernels().items():
         try:
             ours, plain = _turns(op, device, kind, length, rounds)
         except Exception as exc:  # a kernel that does not run is a line of the report, as above

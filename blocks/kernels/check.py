@@ -6,16 +6,17 @@ B batch, T time, H heads, K key width, V value width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from blocks.kernels import triton_delta, triton_fox, triton_gla, triton_norm, triton_sparse, triton_ttt
+from blocks.kernels import fla, triton_delta, triton_fox, triton_gla, triton_norm, triton_sparse, triton_ttt
 
-__all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "Sizes", "compare", "worst"]
+__all__ = ["LENGTH", "OPS", "TOLERANCES", "Figure", "Op", "Sizes", "compare", "ops", "worst"]
 
 LENGTH = 37
 """Tokens of the check at first use: more than a tile, and no multiple of one."""
@@ -142,8 +143,8 @@ def _norm_reference(x: Tensor, gain: Tensor, gate: Tensor) -> tuple[Tensor, Tens
 # Forgetting attention: q, k, v, log f, faded; seven cached keys, two query heads to a key.
 
 
-def _draw_fox(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
-    past, heads = 7, 2 * z.heads
+def _draw_fox(rng: Generator, length: int, z: Sizes, past: int = 7) -> tuple[Tensor, ...]:
+    heads = 2 * z.heads
     queries, keys = (z.batch, length, heads, z.key), (z.batch, length + past, z.heads, z.key)
     log_f = F.logsigmoid(_normal(rng, z.batch, length, heads) + 1)
     faded = F.logsigmoid(_normal(rng, z.batch, past, heads)).cumsum(1)
@@ -300,4 +301,17 @@ OPS = {
         Op("gated_largest", _largest, _largest_reference, _largest_torch, _draw_largest),
     )
 }
-"""Every kernel by its name."""
+"""Every kernel of ours by its name."""
+
+
+def ops(backend: str) -> dict[str, Op]:
+    """The kernels of ``triton``, ours, or of ``fla``, whose attention reads no cached keys."""
+    if backend == "triton":
+        return OPS
+    fox = replace(OPS["fox"], run=fla.forgetting_attention, draw=partial(_draw_fox, past=0))
+    delta, linear = OPS["gated_delta"], OPS["gated_linear"]
+    return {
+        "fox": fox,
+        "gated_delta": replace(delta, run=fla.gated_delta),
+        "gated_linear": replace(linear, run=fla.gated_linear),
+    }

@@ -1,9 +1,10 @@
-"""The Triton kernels behind one door: refused where they cannot run, and where they do not compute right.
+"""Kernels for GPUs behind one door: refused where they cannot run, and where they do not compute right.
 
-``kernel="triton"`` asks for them. Triton is imported when the first of them is called and nowhere before. A
-kernel's first call on a device, in a type, is preceded by its comparison with the paper's loop
-(``blocks.kernels.check``); one that disagrees is an error that says so, never another kernel. With
-TRITON_INTERPRET=1 in the environment they run on CPU tensors, slowly, for tests; bfloat16 does not run so.
+``kernel="triton"`` asks for ours, ``kernel="fla"`` for flash-linear-attention's where it has such. Both are
+in Triton, which is imported when the first of them is called and nowhere before. A kernel's first call on a
+device, in a type, is preceded by its comparison with the paper's loop (``blocks.kernels.check``); one that
+disagrees is an error that says so, never another kernel. With TRITON_INTERPRET=1 in the environment they run
+on CPU tensors, slowly, for tests; bfloat16 does not run so.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from blocks.kernels import fla
 from blocks.kernels.native import KernelError
 from blocks.kernels.ops import agree
 
 __all__ = [
+    "Backend",
     "forgetting_attention",
     "gated_delta",
     "gated_largest",
@@ -30,6 +34,8 @@ __all__ = [
     "verify",
 ]
 
+Backend = Literal["triton", "fla"]
+
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -38,10 +44,11 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def verify(device: torch.device, kind: torch.dtype) -> None:
+def verify(device: torch.device, kind: torch.dtype, backend: Backend = "triton") -> None:
     """Every kernel, before a long run rather than in it. Raises KernelError where one disagrees."""
+    theirs = _checks().ops(backend)
     for name in _checks().OPS:
-        _verified(name, device, kind)
+        _verified(name, device, kind, backend if name in theirs else "triton")
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float, gate: Tensor | None = None) -> Tensor:
@@ -56,7 +63,12 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float, gate: Tensor |
 
 
 def forgetting_attention(
-    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, log_f_BTH: Tensor, faded_BPH: Tensor
+    q_BTHK: Tensor,
+    k_BSGK: Tensor,
+    v_BSGK: Tensor,
+    log_f_BTH: Tensor,
+    faded_BPH: Tensor,
+    backend: Backend = "triton",
 ) -> Tensor:
     """``blocks.fox.forgetting_attention_reference`` without its second result: o_BTHK."""
     given = q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH
@@ -67,21 +79,31 @@ def forgetting_attention(
             f"fox: q {list(q_BTHK.shape)} and k {list(k_BSGK.shape)} do not fit with gates of "
             f"{faded_BPH.shape[1]} cached keys"
         )
-    with _ready("fox", *given):
+    with _ready("fox", *given, backend=backend):
+        k_BSGK, v_BSGK = k_BSGK.to(q_BTHK), v_BSGK.to(q_BTHK)
+        if backend == "fla":
+            return fla.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
         from blocks.kernels import triton_fox
 
         _narrow("fox", triton_fox.WIDEST, q_BTHK)
-        k_BSGK, v_BSGK = k_BSGK.to(q_BTHK), v_BSGK.to(q_BTHK)
         return triton_fox.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
 
 
 def gated_delta(
-    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, b_BTH: Tensor, s_BHKV: Tensor
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_a_BTH: Tensor,
+    b_BTH: Tensor,
+    s_BHKV: Tensor,
+    backend: Backend = "triton",
 ) -> tuple[Tensor, Tensor]:
     """``blocks.gdn.gated_delta_reference``: (o_BTHV, last state)."""
     given = q_BTHK, k_BTHK, v_BTHV, log_a_BTH, b_BTH, s_BHKV
     agree("gated_delta", *zip(given, ("BTHK", "BTHK", "BTHV", "BTH", "BTH", "BHKV"), strict=True))
-    with _ready("gated_delta", *given):
+    with _ready("gated_delta", *given, backend=backend):
+        if backend == "fla":
+            return fla.gated_delta(*given)
         from blocks.kernels import triton_delta
 
         _narrow("gated_delta", triton_delta.WIDEST, q_BTHK)
@@ -89,12 +111,20 @@ def gated_delta(
 
 
 def gated_linear(
-    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTHK: Tensor, s_BHKV: Tensor
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_a_BTHK: Tensor,
+    s_BHKV: Tensor,
+    backend: Backend = "triton",
 ) -> tuple[Tensor, Tensor]:
     """``blocks.gla.gla_reference``: (o_BTHV, last state)."""
     given = q_BTHK, k_BTHK, v_BTHV, log_a_BTHK, s_BHKV
     agree("gated_linear", *zip(given, ("BTHK", "BTHK", "BTHV", "BTHK", "BHKV"), strict=True))
-    with _ready("gated_linear", *given), torch.autocast(q_BTHK.device.type, enabled=False):
+    ready = _ready("gated_linear", *given, backend=backend)
+    with ready, torch.autocast(q_BTHK.device.type, enabled=False):
+        if backend == "fla":
+            return fla.gated_linear(*given)
         from blocks.kernels import triton_gla
 
         _narrow("gated_linear", triton_gla.WIDEST, q_BTHK)
@@ -145,37 +175,39 @@ def _narrow(name: str, widest: int, *tensors: Tensor) -> None:
             )
 
 
-def _ready(name: str, *tensors: Tensor) -> AbstractContextManager[object]:
+def _ready(name: str, *tensors: Tensor, backend: Backend = "triton") -> AbstractContextManager[object]:
     """The device to launch on, once ``name`` is known to compute right there. Raises KernelError."""
     first = tensors[0]
     for x in tensors:
         if x.device.type != "cuda" and not interpreted():
             raise KernelError(
-                f'kernel "triton" runs on a GPU and was given a tensor on {x.device}; choose "torch" or "c"'
+                f'kernel "{backend}" runs on a GPU and was given a tensor on {x.device}; '
+                'choose "torch" or "c"'
             )
         if x.dtype not in KINDS:
             raise KernelError(
-                f'kernel "triton" takes float32, float16 and bfloat16 and was given {x.dtype}; choose "torch"'
+                f'kernel "{backend}" takes float32, float16 and bfloat16 and was given {x.dtype}; '
+                'choose "torch"'
             )
         if x.device != first.device:
             raise KernelError(
                 f"{name}: its tensors lie on {first.device} and on {x.device}; move them together"
             )
-    _verified(name, first.device, first.dtype)
+    _verified(name, first.device, first.dtype, backend)
     return torch.cuda.device(first.device) if first.device.type == "cuda" else nullcontext()
 
 
 @cache
-def _verified(name: str, device: torch.device, kind: torch.dtype) -> None:
+def _verified(name: str, device: torch.device, kind: torch.dtype, backend: Backend) -> None:
     """Raises KernelError where ``name`` disagrees with its reference on this device, or does not run."""
     check = _checks()
     # The call that asks may be under autocast, without gradients or in inference mode; the check is not.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        found = check.worst(check.compare(check.OPS[name], kind, device, check.LENGTH))
+        found = check.worst(check.compare(check.ops(backend)[name], kind, device, check.LENGTH))
     if not found.error <= check.TOLERANCES[kind]:
         where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the interpreter"
         raise KernelError(
-            f'kernel "triton" computes {name} wrong on {where}: its {found.result} in {kind} is off by '
+            f'kernel "{backend}" computes {name} wrong on {where}: its {found.result} in {kind} is off by '
             f"{found.error:.1e} where {check.TOLERANCES[kind]:.0e} is allowed; choose kernel "
             '"torch", and report what lab doctor prints'
         )

@@ -16,11 +16,11 @@ Core = Callable[..., tuple[Any, Any]]
 
 
 def kernels() -> list[Kernel]:
-    """All that run here, but the reference, which is for tests and slow by design, and Triton's.
+    """All that run here, but the reference, which is for tests and slow by design, and those of GPUs.
 
     What is timed lies in main memory; ``lab doctor`` times kernels on a GPU.
     """
-    without = {"reference", "triton"} if compiler() else {"reference", "triton", "c"}
+    without = {"reference", "triton", "fla"} | (set() if compiler() else {"c"})
     return [kernel for kernel in typing.get_args(Kernel) if kernel not in without]
 
 

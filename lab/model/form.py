@@ -153,7 +153,7 @@ class TrainPart(_Part):
     rate: RatePart = RatePart()
     average: AveragePart | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    kernel: Literal["auto", "torch", "c", "triton"] = "auto"
+    kernel: Literal["auto", "torch", "c", "triton", "fla"] = "auto"
     recompute: bool = False
     compile: bool = False
     z_loss: NotNegative = 0.0

@@ -204,7 +204,7 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
 
 
 def _kernel(spec: Spec, device: torch.device) -> Kernel:
-    """The kernel, compiled where it is C and compared with its reference where it is Triton.
+    """The kernel, compiled where it is C and compared with its reference where it is for GPUs.
 
     Raises TrainError where a compiler is missing or a kernel is wrong.
     """
@@ -214,13 +214,13 @@ def _kernel(spec: Spec, device: torch.device) -> Kernel:
             "install one (apt install g++), name it in CXX, or set train.compile=false"
         )
     kernel = kernel_of(spec, device.type)
-    if kernel == "triton":
+    if kernel == "triton" or kernel == "fla":
         if device.type != "cuda":
             raise TrainError(
-                "train.kernel is triton, which runs on GPUs alone; set train.kernel=torch or auto"
+                f"train.kernel is {kernel}, which runs on GPUs alone; set train.kernel=torch or auto"
             )
         try:
-            gpu.verify(device, torch.bfloat16 if spec.train.precision == "bf16" else torch.float32)
+            gpu.verify(device, torch.bfloat16 if spec.train.precision == "bf16" else torch.float32, kernel)
         except KernelError as exc:
             raise TrainError(f"{exc}; or set train.kernel=torch") from exc
     if kernel == "c":

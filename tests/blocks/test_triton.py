@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocks.base import Shape
+from blocks.base import Kernel, Shape
 from blocks.kernels.native import KernelError
 from blocks.schedule import parse
 
@@ -121,10 +121,11 @@ def test_a_kernel_that_does_not_fit_is_found(
     assert done.returncode == 1 and "OFF" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_tensor_in_main_memory_is_refused_in_a_sentence() -> None:
+@pytest.mark.parametrize("backend", ["triton", "fla"])
+def test_a_tensor_in_main_memory_is_refused_in_a_sentence(backend: Kernel) -> None:
     ((block,),) = parse("gdn")
-    module = block.build(Shape(dim=16, heads=2), "triton")
-    with pytest.raises(KernelError, match='kernel "triton" runs on a GPU and was given a tensor on cpu'):
+    module = block.build(Shape(dim=16, heads=2), backend)
+    with pytest.raises(KernelError, match=f'kernel "{backend}" runs on a GPU and was given a tensor on cpu'):
         module(torch.zeros(1, 3, 16))
 
 
@@ -135,7 +136,7 @@ def test_triton_is_imported_by_none_that_does_not_ask_for_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fox", "gated_delta"])
+@pytest.mark.parametrize("name", ["fox", "gated_delta", "gated_linear"])
 def test_kernels_of_fla_give_the_same(name: str, record_property: Any) -> None:
     done = process("tests.blocks.fla_peer", name, TRITON_INTERPRET="1")
     record_property("table", done.stdout)
@@ -143,7 +144,7 @@ def test_kernels_of_fla_give_the_same(name: str, record_property: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fox", "gated_delta"])
+@pytest.mark.parametrize("name", ["fox", "gated_delta", "gated_linear"])
 def test_kernels_of_fla_are_in_a_table_of_their_own(name: str, tmp_path: Path, record_property: Any) -> None:
     """Beside ours: what a target's compiler makes of kernels that run on it every day."""
     done = process("tests.blocks.fla_peer", name, TRITON_CACHE_DIR=str(tmp_path))
@@ -159,11 +160,14 @@ from blocks.kernels.native import KernelError
 from blocks.schedule import parse
 from tests.blocks.breaking import break_kernel
 torch.manual_seed(0)
+if {kernel!r} == "fla":
+    from tests.blocks.fla_peer import load_fla
+    load_fla()
 ((block,),), shape = parse({text!r}), Shape(dim=32, heads=2, norm="rms_zero")
 if {broken!r}:
     from pathlib import Path
     break_kernel(*{broken!r}[:-1], Path({broken!r}[-1]))
-ours, plain = (block.build(shape, kernel) for kernel in ("triton", "torch"))
+ours, plain = (block.build(shape, kernel) for kernel in ({kernel!r}, "torch"))
 ours.load_state_dict(plain.state_dict())
 x = torch.randn(2, 37, 32)
 try:
@@ -201,14 +205,28 @@ LAYERS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("text", LAYERS)
 def test_a_layer_of_interpreted_kernels_is_the_layer(text: str) -> None:
-    done = process_of(LAYER.format(text=text, broken=()), TRITON_INTERPRET="1")
+    done = process_of(LAYER.format(text=text, kernel="triton", broken=()), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["gdn", "gla(conv=4)", "deltanet(beta_max=2)"])
+def test_a_layer_with_kernels_of_fla_is_the_layer(text: str) -> None:
+    done = process_of(LAYER.format(text=text, kernel="fla", broken=()), TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_attention_of_fla_refuses_cached_keys_in_a_sentence() -> None:
+    done = process_of(LAYER.format(text="fox", kernel="fla", broken=()), TRITON_INTERPRET="1")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert 'kernel "fla" has no forgetting attention over cached keys, and here are 20' in done.stderr
 
 
 @pytest.mark.slow
 def test_a_kernel_that_computes_wrong_where_it_is_first_used_is_refused(tmp_path: Path) -> None:
     broken = (*WRONG[0][1:], str(tmp_path))
-    done = process_of(LAYER.format(text="gdn", broken=broken), TRITON_INTERPRET="1")
+    done = process_of(LAYER.format(text="gdn", kernel="triton", broken=broken), TRITON_INTERPRET="1")
     assert 'kernel "triton" computes rms_norm wrong on the interpreter: its gradient 0' in done.stderr
     assert 'choose kernel "torch"' in done.stderr and "Traceback" not in done.stderr
 
@@ -220,8 +238,8 @@ from tests.blocks.breaking import break_kernel
 break_kernel(*sys.argv[1:4], Path(sys.argv[4]))
 from blocks.kernels import check
 from lab import gpu
-for name in set(check.OPS) - {"rms_norm", "gated_largest"}:
-    del check.OPS[name]
+shown = {f"triton {name}": check.OPS[name] for name in ("rms_norm", "gated_largest")}
+gpu.kernels = lambda: shown
 gpu.LENGTHS, gpu.BATCH, gpu.HEADS, cpu = (9,), 1, 1, torch.device("cpu")
 found = [*gpu.compared(cpu, (torch.float32, torch.float16)), *gpu.timed(cpu, torch.float16, 4, 1)]
 print(*(f"{check.status} {check.name}: {check.detail}" for check in found), sep="\\n")
@@ -237,4 +255,4 @@ def test_the_report_of_a_gpu_has_kernels_in_each_type_and_names_the_one_that_is_
     for status, name in (("broken", "rms_norm"), ("ok", "gated_largest")):
         for kind in ("float32", "float16"):
             assert f"{status} triton {name} {kind}: off by " in done.stdout
-        assert f"ok time {name}: " in done.stdout and "forward and backward, torch" in done.stdout
+        assert f"ok time triton {name}: " in done.stdout and "forward and backward, torch" in done.stdout

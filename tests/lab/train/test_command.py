@@ -119,6 +119,7 @@ REFUSED = {
     ("--out", "small.yaml"): ("small.yaml", "no folder"),
     ("--peak", "0"): ("--peak",),
     ("--set", "train.kernel=triton"): ("train.kernel is triton", "GPUs alone", "train.kernel=torch or auto"),
+    ("--set", "train.kernel=fla"): ("train.kernel is fla", "GPUs alone", "train.kernel=torch or auto"),
 }
 
 
