@@ -59,7 +59,10 @@ def _mlp(block: MLP, shape: Shape) -> MLP:
 
 def _sparse(block: Sparse, shape: Shape) -> Sparse:
     hidden = block.params(shape) // (3 * shape.dim)
-    cut = replace(block, expand=hidden / shape.dim, k_ratio=block.kept(shape) / hidden)
+    kept = block.kept(shape)
+    cut = replace(block, expand=hidden / shape.dim, k_ratio=kept / hidden)
+    if kept == hidden:  # all are kept, whichever go together
+        cut = replace(cut, block=Sparse.block)
     return cut if block.mask == "soft" else replace(cut, temperature=Sparse.temperature)
 
 

@@ -283,6 +283,17 @@ def _largest_torch(gate: Tensor, up: Tensor) -> Tensor:
     return keep_largest(F.silu(gate) * up, _kept(gate))
 
 
+# The product of a few rows, most of whose channels are 0: y, weight.
+
+
+def _draw_skipping(rng: Generator, length: int, z: Sizes) -> tuple[Tensor, ...]:
+    width = 3 * z.heads * z.value
+    y = _normal(rng, 1, min(length, 8), width)
+    y[torch.rand(y.shape, generator=rng) < 0.8] = 0
+    y[:, :, : width // 2] = 0  # whole tiles of them
+    return y, _normal(rng, z.heads * z.key, width) * width**-0.5
+
+
 OPS = {
     op.name: op
     for op in (
@@ -299,6 +310,7 @@ OPS = {
         Op("gated_linear", triton_gla.gated_linear, _gla_reference, _gla_torch, _draw_gla, wide=(3, 4)),
         Op("ttt", _ttt, _ttt_reference, _ttt_torch, _draw_ttt, wide=(3, 4, 5, 6, 7)),
         Op("gated_largest", _largest, _largest_reference, _largest_torch, _draw_largest),
+        Op("skipping_product", triton_sparse.skipping_product, F.linear, F.linear, _draw_skipping),
     )
 }
 """Every kernel of ours by its name."""

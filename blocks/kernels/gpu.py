@@ -23,6 +23,7 @@ from blocks.kernels.native import KernelError
 from blocks.kernels.ops import agree
 
 __all__ = [
+    "FEW",
     "Backend",
     "forgetting_attention",
     "gated_delta",
@@ -30,11 +31,15 @@ __all__ = [
     "gated_linear",
     "interpreted",
     "rms_norm",
+    "skipping_product",
     "ttt_dual",
     "verify",
 ]
 
 Backend = Literal["triton", "fla"]
+
+FEW = 8
+"""Tokens up to which a product reads its matrix by rows: from some on, the weights are read once for all."""
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -162,6 +167,15 @@ def gated_largest(gate_BTF: Tensor, up_BTF: Tensor, k: int) -> Tensor:
 
         _narrow("gated_largest", triton_sparse.WIDEST, gate_BTF)
         return triton_sparse.gated_largest(gate_BTF, up_BTF.to(gate_BTF), k)
+
+
+def skipping_product(y_BTF: Tensor, weight_DF: Tensor) -> Tensor:
+    """y W^T of a few rows y, most of which are 0; columns of W that meet zeros alone are not read."""
+    agree("skipping_product", (y_BTF, "BTF"), (weight_DF, "DF"))
+    with _ready("skipping_product", y_BTF, weight_DF):
+        from blocks.kernels import triton_sparse
+
+        return triton_sparse.skipping_product(y_BTF, weight_DF)
 
 
 def _narrow(name: str, widest: int, *tensors: Tensor) -> None:

@@ -7,6 +7,9 @@ u = silu(gate) * up, of which each token keeps the k largest by magnitude, ties 
 magnitude is found bit by bit: those of floats that are not negative order like whole numbers. Everything is
 computed in float32 and rounded afterwards, so that a half type does not make ties. Kept for the backward pass
 are two numbers a row. R rows of F channels; a program takes one.
+
+And the product that reads them, for a row or a few: the columns of a matrix that meet a zero are masked out
+of the load, so that memory which holds nothing else (32 bytes in a row) is not read.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["WIDEST", "gated_largest"]
+__all__ = ["WIDEST", "gated_largest", "skipping_product"]
 
 WIDEST = 16384
 """Channels of a row: a program holds them all."""
@@ -100,3 +103,42 @@ class _Largest(torch.autograd.Function):
                 *(gate, up, cut, last, grad_outputs[0].contiguous(), d_gate, d_up), **ctx.tiles
             )
         return d_gate, d_up, None
+
+
+@triton.jit
+def _skipping(y_ptr, w_ptr, out_ptr, D, F, BD: tl.constexpr, BF: tl.constexpr):
+    d, row = tl.program_id(0) * BD + tl.arange(0, BD), tl.program_id(1).to(tl.int64)
+    total = tl.zeros((BD, BF), dtype=tl.float32)
+    for first in range(0, F, BF):
+        c = first + tl.arange(0, BF)
+        y = tl.load(y_ptr + row * F + c, mask=c < F, other=0.0).to(tl.float32)
+        wanted = (d < D)[:, None] & (y != 0)[None, :]
+        w = tl.load(w_ptr + (d.to(tl.int64) * F)[:, None] + c[None, :], mask=wanted, other=0.0)
+        total += w.to(tl.float32) * y[None, :]
+    out = tl.sum(total, axis=1)
+    tl.store(out_ptr + row * D + d, out.to(out_ptr.dtype.element_ty), mask=d < D)
+
+
+def skipping_product(y: Tensor, weight_DF: Tensor) -> Tensor:
+    """weight y over the last axis of y [..., F], of y's type."""
+    return _Skipping.apply(y, weight_DF)
+
+
+class _Skipping(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        y, weight = (x.contiguous() for x in tensors)
+        (outputs, width), rows = weight.shape, y.numel() // y.shape[-1]
+        out = y.new_empty(*y.shape[:-1], outputs)
+        if rows:
+            _skipping[(-(-outputs // 16), rows)](y, weight, out, outputs, width, BD=16, BF=128)
+        ctx.save_for_backward(y, weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (y, weight), d_out = ctx.saved_tensors, grad_outputs[0]
+        d_y = torch.matmul(d_out.to(weight.dtype), weight).to(y.dtype)
+        rows, d_rows = y.flatten(0, -2).to(weight.dtype), d_out.flatten(0, -2).to(weight.dtype)
+        return d_y, torch.mm(d_rows.T, rows)

@@ -29,6 +29,7 @@ REGISTERS = {
     "_fox_backward_kv": (224, 224, 440),
     "_largest_forward": (104, 104, 56),
     "_largest_backward": (56, 56, 56),
+    "_skipping": (72, 64, 40),
     "_delta_prepare": (216, 216, 168),
     "_delta_scan": (248, 216, 304),
     "_delta_read": (64, 64, 104),
@@ -131,12 +132,23 @@ def ttt() -> list[Launch]:
     return launches(run, [*tokens, *inner])
 
 
+def skipping() -> list[Launch]:
+    from blocks.kernels.triton_sparse import skipping_product
+
+    return [
+        launch
+        for outputs, width in ((576, 1440), (2048, 8192))
+        for launch in launches(skipping_product, [half(1, 1, width), half(outputs, width)])
+    ]
+
+
 ROWS: dict[str, Callable[[], list[Launch]]] = {
     "rms_norm": norm,
     "fox": fox,
     "gated_delta": delta,
     "gated_linear": gla,
     "gated_largest": largest,
+    "skipping_product": skipping,
     "ttt": ttt,
 }
 

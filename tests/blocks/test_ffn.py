@@ -31,6 +31,23 @@ def test_exactly_k_are_kept_also_in_bf16_where_ties_abound(form: Callable[..., t
         assert torch.equal(form(u, k), keep_largest_reference(u, k))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("block", [1, 2, 5, 30])
+def test_blocks_are_kept_whole_and_none_that_is_dropped_is_larger(block: int, dtype: torch.dtype) -> None:
+    u = noise(50, 60).to(dtype)
+    for k in {1, (60 // block + 1) // 2, 60 // block}:
+        y = keep_largest(u, k, block)
+        assert torch.equal(y, keep_largest_reference(u, k, block))
+        kept = (y.unflatten(-1, (-1, block)) != 0).sum(-1)
+        assert ((kept == block) | (kept == 0)).all() and ((kept > 0).sum(-1) == k).all()
+        assert torch.equal(y[y != 0], u[y != 0])
+        size = u.double().unflatten(-1, (-1, block)).square().sum(-1)
+        least = size.where(kept > 0, math.inf).amin(-1)
+        most = size.where(kept == 0, -math.inf).amax(-1)
+        # In bf16 a block is summed in float32.
+        assert (most <= least * (1 + 1e-6)).all()
+
+
 @FORMS
 def test_kept_values_pass_their_gradient_and_others_none(form: Callable[..., torch.Tensor]) -> None:
     u = noise(7, 33).requires_grad_()
@@ -91,6 +108,9 @@ def test_a_leaky_relu_squared_is_its_formula(slope: float) -> None:
         lambda: Sparse(k_ratio=1.1),
         lambda: Sparse(mask="firm"),  # pyright: ignore[reportArgumentType]
         lambda: Sparse(temperature=0.0),
+        lambda: Sparse(block=0),
+        lambda: Sparse(block=2, mask="soft"),
+        lambda: Sparse(expand=1.5, block=16).build(Shape(dim=16)),
     ],
 )
 def test_impossible_options_are_refused(make: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from blocks.schedule import parse
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
-KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear", "ttt", "gated_largest")
+KERNELS = ("rms_norm", "fox", "gated_delta", "gated_linear", "ttt", "gated_largest", "skipping_product")
 
 WRONG = [
     (
@@ -45,6 +45,7 @@ WRONG = [
     ("gated_delta", "triton_delta", "d_k += dot(tl.trans(d_scores), q) +", "d_k +="),
     ("gated_largest", "triton_sparse", "tl.cumsum(tied, axis=0) <= room", "tl.cumsum(tied, axis=0) < room"),
     ("gated_largest", "triton_sparse", "for bit in range(0, 31)", "for bit in range(0, 20)"),
+    ("skipping_product", "triton_sparse", "(y != 0)[None, :]", "(y > 0)[None, :]"),
     ("gated_linear", "triton_gla", "s * keep[:, None] + dot", "s + dot"),
     ("gated_linear", "triton_gla", "d_q * q - d_k * k", "d_q * q"),
     ("ttt", "triton_ttt", "if n > 0:", "if n > 1:"),
@@ -58,6 +59,7 @@ WASTEFUL = [
     ("fox", "triton_fox", "BLOCK = 32", "BLOCK = 64"),
     ("gated_delta", "triton_delta", "64 if width <= 64 else 32", "128"),
     ("gated_largest", "triton_sparse", "max(1, block // 512)", "1"),
+    ("skipping_product", "triton_sparse", "BD=16, BF=128", "BD=128, BF=512"),
     ("gated_linear", "triton_gla", "min(64, columns(values))", "512"),
     ("ttt", "triton_ttt", '"R": ROWS', '"R": 64'),
 ]
@@ -171,8 +173,8 @@ ours, plain = (block.build(shape, kernel) for kernel in ({kernel!r}, "torch"))
 ours.load_state_dict(plain.state_dict())
 x = torch.randn(2, 37, 32)
 try:
-    y, state = ours(x[:, :20])
-    y = torch.cat([y, ours(x[:, 20:], state)[0]], 1)
+    y, state = ours(x[:, :34])
+    y = torch.cat([y, ours(x[:, 34:], state)[0]], 1)
 except KernelError as exc:
     raise SystemExit(str(exc))
 loss = [(z * torch.linspace(-1, 1, 37)[:, None]).sum() for z in (y, plain(x)[0])]
@@ -192,8 +194,27 @@ def process_of(code: str, *words: str, **environment: str) -> subprocess.Complet
     )
 
 
+UNREAD = """
+import torch
+from blocks.kernels import gpu
+y, weight = torch.zeros(3, 1, 200), torch.full((40, 200), float("nan"))
+y[:, :, 5::7] = 1.0
+weight[:, 5::7] = torch.arange(28.0)
+assert torch.equal(gpu.skipping_product(y, weight), torch.full((3, 1, 40), 27 * 28 / 2))
+"""
+"""A column in seven is wanted, of which there are 28; what the others hold would spoil every sum."""
+
+
+@pytest.mark.slow
+def test_columns_that_meet_zeros_are_not_read() -> None:
+    done = process_of(UNREAD, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr
+
+
 LAYERS = (
     "sparse(k_ratio=0.3)",
+    "sparse(k_ratio=0.1)",
+    "sparse(expand=2, k_ratio=0.4, block=16)",
     "gdn",
     "gla(conv=4)",
     "ttt(mini_batch=12)",
@@ -220,7 +241,7 @@ def test_a_layer_with_kernels_of_fla_is_the_layer(text: str) -> None:
 def test_attention_of_fla_refuses_cached_keys_in_a_sentence() -> None:
     done = process_of(LAYER.format(text="fox", kernel="fla", broken=()), TRITON_INTERPRET="1")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert 'kernel "fla" has no forgetting attention over cached keys, and here are 20' in done.stderr
+    assert 'kernel "fla" has no forgetting attention over cached keys, and here are 34' in done.stderr
 
 
 @pytest.mark.slow
