@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 import torch
 
 from sweeps import space
@@ -47,6 +48,20 @@ def test_attention_copies_what_a_small_state_does_not_hold() -> None:
     found = finals("copying", labels, *small)
     assert found["attention"]["state"] > found["deltanet 4x4"]["state"]
     assert found["attention"]["acc"] > found["deltanet 4x4"]["acc"] + 0.3
+
+
+@pytest.mark.slow
+def test_forgetting_loses_less_on_longer_rows_than_rotary_positions() -> None:
+    small = (
+        "tasks=['mqar(vocab=16, length=16, pairs=2)']",
+        "train.batch=16",
+        "train.steps=300",
+        "train.lr=8e-3",
+    )
+    found = finals("length", ("forgetting", "rotary"), *small)
+    lost = {label: row["acc"] - row["stretch_acc"][-1] for label, row in found.items()}
+    assert min(row["acc"] for row in found.values()) > 0.9
+    assert lost["rotary"] > lost["forgetting"] + 0.03
 
 
 def test_in_the_shipped_runs_two_full_layers_of_twenty_recall_what_twenty_do() -> None:
