@@ -149,7 +149,10 @@ class Block(Protocol):
 
 def core_of(cores: Cores, kernel: Kernel) -> Callable[..., Any]:
     """The function that ``kernel`` names, in the form that is taken where it has none."""
-    return next(cores[one] for one in (kernel, *_INSTEAD.get(kernel, ())) if one in cores)
+    for one in (kernel, *_INSTEAD.get(kernel, ())):
+        if one in cores:
+            return cores[one]
+    raise KeyError(f"no form for kernel {kernel!r} among {', '.join(cores)}")
 
 
 def on_gpu(kernel: Kernel) -> bool:

@@ -110,11 +110,11 @@ class _SwiGLU(nn.Module):
         kernel: Kernel,
         select: Callable[[Tensor], Tensor] | None = None,
         fused: Callable[[Tensor, Tensor], Tensor] | None = None,
-        skip: bool = False,
+        skip: int = 0,
     ) -> None:
         """select: applied to the hidden activations. fused: makes them and selects at once, in its place.
 
-        skip: for a few tokens, read no weights of the last product that meet zeros alone.
+        skip: up to how many tokens the last product reads no weights that meet zeros alone.
         """
         super().__init__()
         self.kernel: Kernel = kernel
@@ -134,7 +134,7 @@ class _SwiGLU(nn.Module):
             u_BTF = gated(self.gate(x_BTD), self.up(x_BTD), self.kernel)
             if self.select is not None:
                 u_BTF = self.select(u_BTF)
-        if self.skip and u_BTF[..., 0].numel() <= gpu.FEW:
+        if 0 < u_BTF[..., 0].numel() <= self.skip:
             return gpu.skipping_product(u_BTF, self.out.weight), {}
         return self.out(u_BTF), {}
 
@@ -237,9 +237,10 @@ class Sparse:
     flows through the choice. block: neighbouring channels that are kept or dropped together, by the sum of
     their squares; F is a multiple of it, and k then counts ceil(k_ratio * F / block) blocks.
 
-    FLOPs count the matrices whole. Zeros are skipped on a GPU alone, by the last product, for a few tokens at
-    a time (decoding), and where that spares reads of memory (``reads``): with block=1 for a k_ratio below
-    0.13, with block=16 in proportion. Many tokens together (prefill) need every channel, at 0.85 for certain.
+    FLOPs count the matrices whole. Zeros are skipped on a GPU alone, by the last product in decoding, where
+    all tokens together read at most half of the matrix (``reads``): with block=1 one token at a k_ratio up
+    to 0.042, with block=16 one up to 0.5 and two up to 0.25. Many tokens together (prefill) need every
+    channel: a k_ratio of 0.85, or any in use, gains nothing there.
     """
 
     expand: float = 8 / 3
@@ -280,9 +281,10 @@ class Sparse:
         return hidden
 
     def reads(self, shape: Shape) -> float:
-        """The share of the last matrix that one token reads, counted: memory comes in 16 columns at a time.
+        """The share of the last matrix that one token has to read, modelled: no GPU has been asked.
 
-        Of the 16 some block is kept with probability 1 - (1 - k)^(16 / block), if blocks are kept at random.
+        Of 16 columns, which 32 bytes hold at 16 bits each and which are read together, some block is kept
+        with probability 1 - (1 - k)^(16 / block), if blocks are kept at random; of larger blocks k is read.
         """
         kept = self.kept(shape) / self._hidden(shape)
         return 1 - (1 - kept) ** max(1.0, 16 / self.block)
@@ -295,9 +297,10 @@ class Sparse:
         def select(u_BTF: Tensor) -> Tensor:
             return hard(u_BTF, k, block) if self.mask == "hard" else soft_largest(u_BTF, k, self.temperature)
 
-        cut = on_gpu(kernel) and self.mask == "hard"
-        fused = partial(gpu.gated_largest, k=k) if cut and block == 1 else None
-        skip = cut and self.reads(shape) < 0.9
+        hard_on_gpu = on_gpu(kernel) and self.mask == "hard"
+        fused = partial(gpu.gated_largest, k=k) if hard_on_gpu and block == 1 else None
+        # Each token reads its own columns, by loads that are masked one by one: half of the matrix in all.
+        skip = int(0.5 / self.reads(shape)) if hard_on_gpu else 0
         return _SwiGLU(shape.dim, self._hidden(shape), kernel, select, fused, skip)
 
     def params(self, shape: Shape) -> int:

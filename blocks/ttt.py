@@ -157,8 +157,9 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.width, self.eps = shape.heads, block.width(shape), shape.eps
         self.mini_batch, self.lr = block.mini_batch, block.lr
-        self.kernel: Kernel = kernel
-        self.core = core_of(_CORES, kernel)
+        # Wider heads have no form in Triton: a program would not hold them.
+        self.kernel: Kernel = "torch" if on_gpu(kernel) and self.width > gpu.TTT_WIDEST else kernel
+        self.core = core_of(_CORES, self.kernel)
         # One projection: queries, keys and values, the inner learning rate, the output gate.
         self.split = [3 * shape.dim, self.heads, shape.dim if block.gate else 0]
         self.project = Linear(shape.dim, sum(self.split), bias=False)
@@ -182,11 +183,11 @@ class _Mixer(nn.Module):
     ) -> tuple[Tensor, State]:
         state = state or {}
         mixed, rate, gate = self.project(x_BTD).split(self.split, dim=-1)
+        kind = mixed.dtype
         after: dict[str, Tensor | int] = {}
         if self.conv is not None:
             mixed, after["conv"] = self.conv(mixed, state.get("conv"))
-        if not on_gpu(self.kernel):
-            mixed = at_least_fp32(mixed)
+        mixed = mixed.to(kind) if on_gpu(self.kernel) else at_least_fp32(mixed)
         q, k, v = mixed.unflatten(-1, (3, self.heads, self.width)).unbind(2)
         rate = (at_least_fp32(rate) + at_least_fp32(self.rate_bias)).sigmoid() * (self.lr / self.width)
         norm = at_least_fp32(self.inner_norm_gain), at_least_fp32(self.inner_norm_bias)

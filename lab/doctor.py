@@ -31,8 +31,8 @@ def doctor(blocks: BlocksOption = None, json: JsonOption = False) -> None:
     """Check this installation; the exit code is 1 if something is broken.
 
     Every block is built in its fast forms and its reference form, which are compared in float64. On a GPU
-    every Triton kernel is compared with its reference in three types and timed, which takes minutes; what is
-    printed is meant for an issue.
+    every Triton kernel, and of fla where that is installed, is compared with its reference in three types and
+    timed, which takes minutes; what is printed is meant for an issue.
 
     Examples:
       lab doctor

@@ -239,8 +239,10 @@ def _for_children(**variables: str) -> Iterator[None]:
     The signal mask is inherited, so there is no moment between a child's start and its own handler.
     """
     before = {name: os.environ.get(name) for name in variables}
-    resource_tracker.ensure_running()  # whoever starts it, as the fork server would, has SIGINT unblocked
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Starting Python's resource tracker unblocks SIGINT, and the fork server would start it.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(variables)
     try:
         yield

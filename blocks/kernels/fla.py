@@ -1,7 +1,8 @@
 """flash-linear-attention's kernels as functions of ours, for whoever trusts them more, or finds them faster.
 
 The package is fla-core, which the extra ``fla`` installs; what is called of it is imported then. Its kernels
-are held to the same references as ours (``blocks.kernels.check``).
+are held to the same references as ours (``blocks.kernels.check``), though not to the tests' hard inputs: its
+attention subtracts sums of log gates over the whole row, which lose digits where a long row fades much.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
 from blocks.kernels.native import KernelError
 
-__all__ = ["forgetting_attention", "gated_delta", "gated_linear"]
+__all__ = ["WIDEST", "forgetting_attention", "gated_delta", "gated_linear"]
 
 
+WIDEST = 256
+"""Of a head."""
+
+
+@cache
 def _op(module: str, name: str) -> Callable[..., Any]:
     try:
         with warnings.catch_warnings():

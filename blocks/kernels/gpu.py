@@ -10,7 +10,8 @@ on CPU tensors, slowly, for tests; bfloat16 does not run so.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -23,7 +24,7 @@ from blocks.kernels.native import KernelError
 from blocks.kernels.ops import agree
 
 __all__ = [
-    "FEW",
+    "TTT_WIDEST",
     "Backend",
     "forgetting_attention",
     "gated_delta",
@@ -38,8 +39,8 @@ __all__ = [
 
 Backend = Literal["triton", "fla"]
 
-FEW = 8
-"""Tokens up to which a product reads its matrix by rows: from some on, the weights are read once for all."""
+TTT_WIDEST = 64
+"""Of a head of ``ttt``. A block knows it when it is built, and takes torch's form above."""
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -51,9 +52,9 @@ def interpreted() -> bool:
 
 def verify(device: torch.device, kind: torch.dtype, backend: Backend = "triton") -> None:
     """Every kernel, before a long run rather than in it. Raises KernelError where one disagrees."""
-    theirs = _checks().ops(backend)
+    of_backend = _checks().ops(backend)
     for name in _checks().OPS:
-        _verified(name, device, kind, backend if name in theirs else "triton")
+        _verified(name, device, kind, backend if name in of_backend else "triton")
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float, shift: float, gate: Tensor | None = None) -> Tensor:
@@ -87,6 +88,7 @@ def forgetting_attention(
     with _ready("fox", *given, backend=backend):
         k_BSGK, v_BSGK = k_BSGK.to(q_BTHK), v_BSGK.to(q_BTHK)
         if backend == "fla":
+            _narrow("fox", fla.WIDEST, q_BTHK)
             return fla.forgetting_attention(q_BTHK, k_BSGK, v_BSGK, log_f_BTH, faded_BPH)
         from blocks.kernels import triton_fox
 
@@ -108,6 +110,7 @@ def gated_delta(
     agree("gated_delta", *zip(given, ("BTHK", "BTHK", "BTHV", "BTH", "BTH", "BHKV"), strict=True))
     with _ready("gated_delta", *given, backend=backend):
         if backend == "fla":
+            _narrow("gated_delta", fla.WIDEST, q_BTHK)
             return fla.gated_delta(*given)
         from blocks.kernels import triton_delta
 
@@ -126,9 +129,9 @@ def gated_linear(
     """``blocks.gla.gla_reference``: (o_BTHV, last state)."""
     given = q_BTHK, k_BTHK, v_BTHV, log_a_BTHK, s_BHKV
     agree("gated_linear", *zip(given, ("BTHK", "BTHK", "BTHV", "BTHK", "BHKV"), strict=True))
-    ready = _ready("gated_linear", *given, backend=backend)
-    with ready, torch.autocast(q_BTHK.device.type, enabled=False):
+    with _ready("gated_linear", *given, backend=backend):
         if backend == "fla":
+            _narrow("gated_linear", fla.WIDEST, q_BTHK)
             return fla.gated_linear(*given)
         from blocks.kernels import triton_gla
 
@@ -152,10 +155,10 @@ def ttt_dual(
     """``blocks.ttt.ttt_reference``, its inner model in parts: (o_BTHK, last w_BHJK, its step_BHJK)."""
     given = q_BTHK, k_BTHK, v_BTHK, rate_BTH, gain_HK, bias_HK, w_BHJK, step_BHJK
     agree("ttt", *zip(given, ("BTHK", "BTHK", "BTHK", "BTH", "HK", "HK", "BHJK", "BHJK"), strict=True))
-    with _ready("ttt", *given), torch.autocast(q_BTHK.device.type, enabled=False):
+    with _ready("ttt", *given):
         from blocks.kernels import triton_ttt
 
-        _narrow("ttt", triton_ttt.WIDEST, q_BTHK)
+        _narrow("ttt", TTT_WIDEST, q_BTHK)
         return triton_ttt.ttt_dual(*given, place, mini_batch, eps)
 
 
@@ -189,8 +192,12 @@ def _narrow(name: str, widest: int, *tensors: Tensor) -> None:
             )
 
 
-def _ready(name: str, *tensors: Tensor, backend: Backend = "triton") -> AbstractContextManager[object]:
-    """The device to launch on, once ``name`` is known to compute right there. Raises KernelError."""
+@contextmanager
+def _ready(name: str, *tensors: Tensor, backend: Backend = "triton") -> Iterator[None]:
+    """On the device to launch on, without autocast, once ``name`` is known to compute right there.
+
+    Raises KernelError.
+    """
     first = tensors[0]
     for x in tensors:
         if x.device.type != "cuda" and not interpreted():
@@ -208,7 +215,9 @@ def _ready(name: str, *tensors: Tensor, backend: Backend = "triton") -> Abstract
                 f"{name}: its tensors lie on {first.device} and on {x.device}; move them together"
             )
     _verified(name, first.device, first.dtype, backend)
-    return torch.cuda.device(first.device) if first.device.type == "cuda" else nullcontext()
+    device = torch.cuda.device(first.device) if first.device.type == "cuda" else nullcontext()
+    with device, torch.autocast(first.device.type, enabled=False):
+        yield
 
 
 @cache
@@ -232,5 +241,5 @@ def _checks() -> ModuleType:
     try:
         from blocks.kernels import check
     except ImportError as exc:
-        raise KernelError(f'kernel "triton" needs the package triton ({exc}); choose "torch"') from exc
+        raise KernelError(f'kernels for GPUs need the package triton ({exc}); choose "torch"') from exc
     return check

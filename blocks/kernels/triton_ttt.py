@@ -7,8 +7,10 @@ in which an inner model reads the keys of one, is told how wrong it was through 
 step that the next begins with. A program walks for one head of one sequence. What a mini-batch's queries read
 of its start and of its steps is left to torch, whose batched products are the vendor's.
 
-Weights, steps, LayerNorm and rates are float32; products take the type of the keys. In a program channels are
-rows and tokens columns: with a mini-batch's 16 tokens as rows, three of four warps would repeat the first.
+Inner weights, steps, LayerNorm and rates are float32; products take the type of the keys, and what a query
+reads is rounded to it. A program holds the inner weights, their step, and going back the gradients of both.
+In it channels are rows and tokens columns: with a mini-batch's 16 tokens as rows, three of four warps would
+repeat the first.
 
 N mini-batches of M tokens, G = B*H walks, K head width; inner weights and bias lie in one [K + 1, K].
 """
@@ -27,32 +29,32 @@ from torch.autograd.function import once_differentiable
 from blocks.chunks import join_chunks, split_chunks
 from blocks.kernels.triton_tiles import columns, dot, load_row, load_tile, store_row, store_tile
 
-__all__ = ["WIDEST", "ttt_dual"]
+__all__ = ["ttt_dual"]
 
 ROWS = 16
 """Tokens a program reads at once: a mini-batch as the paper has it, and no product takes fewer."""
 
-WIDEST = 64
-"""Of a head: a program holds its inner weights, their step, and going back the gradients of both."""
-
 
 @triton.jit
 def _layer_norm(z, target, gain, bias, eps, K: tl.constexpr, BK: tl.constexpr):
-    """(z standardised, 1 / deviation, LN(z) - target, dloss/dz times the deviation, mean of g times u)."""
+    """(u, which is z standardised; 1 / deviation; LN(z) - target; the raw error; the mean of h u).
+
+    The raw error is dloss/dz times the deviation, h = (LN(z) - target) gain is dloss/du.
+    """
     seen = (tl.arange(0, BK) < K)[:, None]
     centred = tl.where(seen, z - tl.sum(z, axis=0)[None, :] / K, 0.0)
-    rate = tl.rsqrt(tl.sum(centred * centred, axis=0) / K + eps)
-    unit = centred * rate[None, :]
+    inverse = tl.rsqrt(tl.sum(centred * centred, axis=0) / K + eps)
+    unit = centred * inverse[None, :]
     missed = unit * gain[:, None] + bias[:, None] - target
-    g = missed * gain[:, None]
-    along = tl.sum(g * unit, axis=0) / K
-    error = tl.where(seen, g - tl.sum(g, axis=0)[None, :] / K - unit * along[None, :], 0.0)
-    return unit, rate, missed, error, along
+    h = missed * gain[:, None]
+    along = tl.sum(h * unit, axis=0) / K
+    raw = tl.where(seen, h - tl.sum(h, axis=0)[None, :] / K - unit * along[None, :], 0.0)
+    return unit, inverse, missed, raw, along
 
 
 @triton.jit
 def _ttt_walk(
-    k_ptr, target_ptr, rate_ptr, gain_ptr, bias_ptr, w_ptr, step_ptr,
+    k_ptr, v_ptr, rate_ptr, gain_ptr, bias_ptr, w_ptr, step_ptr,
     states_ptr, errors_ptr, last_ptr, N, M, eps,
     K: tl.constexpr, BK: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
@@ -72,12 +74,13 @@ def _ttt_walk(
         store_row(states_ptr + at * size + K * K, b, 0, K, BK)
         for first in range(0, M, R):
             k = load_tile(k_ptr + at * M * K, first, M, K, K, R, BK)
-            target = tl.trans(load_tile(target_ptr + at * M * K, first, M, K, K, R, BK)).to(tl.float32)
+            v = load_tile(v_ptr + at * M * K, first, M, K, K, R, BK)
+            target = tl.trans(v.to(tl.float32) - k.to(tl.float32))
             rate = load_row(rate_ptr + at * M, first, M, R)
             z = dot(w.to(k.dtype), tl.trans(k)) + b[:, None]
-            _, inverse, _, error, _ = _layer_norm(z, target, gain, ln_bias, eps, K, BK)
+            _, inverse, _, raw, _ = _layer_norm(z, target, gain, ln_bias, eps, K, BK)
             # The step of the bias is of the same rounded numbers that the outputs read.
-            error = (error * (inverse * rate)[None, :]).to(k.dtype)
+            error = (raw * (inverse * rate)[None, :]).to(k.dtype)
             store_tile(errors_ptr + at * M * K, tl.trans(error), first, M, K, K, R, BK)
             step += dot(error, k)
             step_b += tl.sum(error.to(tl.float32), axis=1)
@@ -87,8 +90,8 @@ def _ttt_walk(
 
 @triton.jit
 def _ttt_walk_back(
-    k_ptr, target_ptr, rate_ptr, gain_ptr, bias_ptr, states_ptr, d_states_ptr, d_errors_ptr, d_last_ptr,
-    d_z_ptr, d_target_ptr, d_rate_ptr, d_gain_ptr, d_bias_ptr, d_w_ptr, d_steps_ptr, N, M, eps,
+    k_ptr, v_ptr, rate_ptr, gain_ptr, bias_ptr, states_ptr, d_states_ptr, d_errors_ptr, d_last_ptr,
+    d_z_ptr, d_v_ptr, d_rate_ptr, d_gain_ptr, d_bias_ptr, d_w_ptr, d_steps_ptr, N, M, eps,
     K: tl.constexpr, BK: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     g = tl.program_id(0).to(tl.int64)
@@ -112,7 +115,8 @@ def _ttt_walk_back(
         d_b += load_row(d_states_ptr + at * size + K * K, 0, K, BK)
         for first in range(0, M, R):
             k = load_tile(k_ptr + at * M * K, first, M, K, K, R, BK)
-            target = tl.trans(load_tile(target_ptr + at * M * K, first, M, K, K, R, BK)).to(tl.float32)
+            v = load_tile(v_ptr + at * M * K, first, M, K, K, R, BK)
+            target = tl.trans(v.to(tl.float32) - k.to(tl.float32))
             rate = load_row(rate_ptr + at * M, first, M, R)
             z = dot(w, tl.trans(k)) + b[:, None]
             unit, inverse, missed, raw, along = _layer_norm(z, target, gain, ln_bias, eps, K, BK)
@@ -129,14 +133,14 @@ def _ttt_walk_back(
             d_along = -tl.sum(d_raw * unit, axis=0) / K
             d_h = d_raw - tl.sum(d_raw, axis=0)[None, :] / K + d_along[None, :] * unit
             d_missed = d_h * gain[:, None]
-            store_tile(d_target_ptr + at * M * K, tl.trans(-d_missed), first, M, K, K, R, BK)
+            store_tile(d_v_ptr + at * M * K, tl.trans(-d_missed), first, M, K, K, R, BK)
             d_gain += tl.sum(d_h * missed + d_missed * unit, axis=1)
             d_ln_bias += tl.sum(d_missed, axis=1)
             d_unit = (d_missed + d_along[None, :] * missed) * gain[:, None] - d_raw * along[None, :]
 
             # u = centred * inverse, and the inverse is of the centred: its derivative is -inverse^2 u / K.
-            d_inverse += tl.sum(d_unit * unit, axis=0) / inverse
-            d_centred = d_unit * inverse[None, :] - unit * (d_inverse * inverse * inverse / K)[None, :]
+            pull = d_inverse * inverse + tl.sum(d_unit * unit, axis=0)
+            d_centred = (d_unit - unit * (pull / K)[None, :]) * inverse[None, :]
             d_z = tl.where(seen, d_centred - tl.sum(d_centred, axis=0)[None, :] / K, 0.0)
             d_b += tl.sum(d_z, axis=1)
             d_z = d_z.to(k.dtype)
@@ -154,12 +158,12 @@ class _Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
-        k, target, rate, gain, bias, w, step = (x.contiguous() for x in inputs[:7])
+        k, v, rate, gain, bias, w, step = (x.contiguous() for x in inputs[:7])
         (pieces, size, width), walks = k.shape, len(w)
         ctx.counts = pieces // walks, size, inputs[7]
         ctx.tiles = {"K": width, "BK": columns(width), "R": ROWS, "num_stages": 1}
         states, errors, last = w.new_empty(pieces, *w.shape[1:]), torch.empty_like(k), torch.empty_like(step)
-        given = k, target, rate, gain, bias, w, step
+        given = k, v, rate, gain, bias, w, step
         _ttt_walk[(walks,)](*given, states, errors, last, *ctx.counts, **ctx.tiles)
         ctx.save_for_backward(*given[:5], states, errors)
         return states, errors, last
@@ -174,9 +178,9 @@ class _Walk(torch.autograd.Function):
         _ttt_walk_back[(len(d_w),)](
             *(k, *given, states, *upstream), *(d_z, *found, d_w, d_steps), *ctx.counts, **ctx.tiles
         )
-        # A key is read by the inner weights, and written into their step.
+        # A key is read by the inner weights, written into their step, and taken off the value.
         w, d_step = (x[:, :-1].to(k.dtype) for x in (states, d_steps))
-        d_k = torch.bmm(d_z, w.mT) + torch.bmm(errors, d_step.mT)
+        d_k = torch.baddbmm(torch.bmm(d_z, w.mT), errors, d_step.mT) - found[0]
         return d_k, *found, d_w, d_steps.unflatten(0, (len(d_w), -1))[:, 0], None
 
 
@@ -204,17 +208,17 @@ def ttt_dual(
     rate = split_chunks(F.pad(rate_BTH, (0, 0, lead, 0)), size)
     gain, bias = gain_HK.repeat(batch, 1), bias_HK.repeat(batch, 1)
     w, step = w_BHJK.flatten(0, 1), step_BHJK.flatten(0, 1)
-    states, errors, last = _Walk.apply(k, v - k, rate, gain, bias, w, step, eps)
+    states, errors, last = _Walk.apply(k, v, rate, gain, bias, w, step, eps)
 
     reads = states.unflatten(0, (len(w), -1))
     reads = torch.cat([reads[:, :1] - step[:, None], reads[:, 1:]], dim=1).flatten(0, 1)
     # A query's constant 1 reads the bias, and adds 1 to each of its scores.
     scores = (torch.bmm(q, k.mT) + 1).tril()
-    z = torch.bmm(q, reads[:, :-1].to(q.dtype)) + reads[:, -1:] - torch.bmm(scores, errors)
+    z = torch.bmm(q, reads[:, :-1].to(q.dtype)).float() + reads[:, -1:] - torch.bmm(scores, errors)
     z = join_chunks(z, batch, heads, lead + length)[:, lead:]
     normal = F.layer_norm(z, z.shape[-1:], eps=eps) * gain_HK + bias_HK
     out = (q_BTHK + normal).to(q_BTHK.dtype)
-    w = states.unflatten(0, (len(w), -1))[:, -1]
+    w = states.unflatten(0, (len(w), -1))[:, -1].clone()  # not a view that keeps all of them
     if (place + length) % mini_batch == 0:
         w, last = w - last, torch.zeros_like(last)
     return out, w.reshape(w_BHJK.shape), last.view(step_BHJK.shape)

@@ -39,7 +39,7 @@ REGISTERS = {
     "_gla_scores_back": (176, 176, 112),
     "_gla_scan": (168, 136, 112),
     "_gla_scan_back": (136, 104, 96),
-    "_ttt_walk": (255, 240, 176),
+    "_ttt_walk": (248, 240, 176),
     "_ttt_walk_back": (255, 240, 200),
 }
 """Kernel -> the most registers of a thread on each of the targets (of 255, 255 and 512)."""

@@ -82,6 +82,27 @@ def test_k_is_the_rounded_up_share(ratio: float, hidden: int, kept: int) -> None
     assert Sparse(expand=float(hidden), k_ratio=ratio).kept(Shape(dim=1, heads=1)) == kept
 
 
+def test_what_a_token_reads_is_counted_and_decides_whether_zeros_are_skipped() -> None:
+    """By enumeration: of 16 columns in a row, those of which any block is kept, for blocks kept at random."""
+    shape = Shape(dim=96)
+    for ratio, block, tokens in (
+        (0.85, 1, 0),
+        (0.5, 1, 0),
+        (0.1, 1, 0),
+        (0.03, 1, 1),
+        (0.5, 16, 1),
+        (0.25, 48, 2),
+    ):
+        sparse = Sparse(expand=10.0, k_ratio=ratio, block=block)
+        kept, rng = sparse.kept(shape) // block, torch.Generator().manual_seed(0)
+        order = torch.rand(4000, 960 // block, generator=rng).argsort(dim=-1)
+        columns = (order < kept).repeat_interleave(block, dim=-1)
+        read = columns.unflatten(-1, (-1, 16)).any(-1).double().mean()
+        assert sparse.reads(shape) == pytest.approx(float(read), abs=0.01)
+        assert sparse.build(shape, "triton").skip == tokens
+        assert sparse.build(shape, "torch").skip == 0
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.5, 0.9])
 def test_a_leaky_relu_squared_is_its_formula(slope: float) -> None:
     """x^2 above 0 and slope^2 x^2 below, its derivative 2 x and 2 slope^2 x: no channel is dead."""

@@ -49,7 +49,7 @@ WRONG = [
     ("gated_linear", "triton_gla", "s * keep[:, None] + dot", "s + dot"),
     ("gated_linear", "triton_gla", "d_q * q - d_k * k", "d_q * q"),
     ("ttt", "triton_ttt", "if n > 0:", "if n > 1:"),
-    ("ttt", "triton_ttt", "d_inverse += tl.sum(d_unit * unit, axis=0) / inverse", "d_inverse += 0.0"),
+    ("ttt", "triton_ttt", "pull = d_inverse * inverse + tl.sum(d_unit * unit, axis=0)", "pull = d_inverse"),
     ("ttt", "triton_ttt", "d_step, d_step_b = -d_w, -d_b", "d_step, d_step_b = -d_w, d_step_b"),
 ]
 """Kernel, module, what stands in it, and what is wrong in its place: found by the interpreter."""
@@ -173,8 +173,11 @@ ours, plain = (block.build(shape, kernel) for kernel in ({kernel!r}, "torch"))
 ours.load_state_dict(plain.state_dict())
 x = torch.randn(2, 37, 32)
 try:
-    y, state = ours(x[:, :34])
-    y = torch.cat([y, ours(x[:, 34:], state)[0]], 1)
+    y, state = [], None
+    for piece in x.split([20, 16, 1], 1):
+        out, state = ours(piece, state)
+        y.append(out)
+    y = torch.cat(y, 1)
 except KernelError as exc:
     raise SystemExit(str(exc))
 loss = [(z * torch.linspace(-1, 1, 37)[:, None]).sum() for z in (y, plain(x)[0])]
@@ -213,8 +216,7 @@ def test_columns_that_meet_zeros_are_not_read() -> None:
 
 LAYERS = (
     "sparse(k_ratio=0.3)",
-    "sparse(k_ratio=0.1)",
-    "sparse(expand=2, k_ratio=0.4, block=16)",
+    "sparse(expand=2, k_ratio=0.2, block=16)",
     "gdn",
     "gla(conv=4)",
     "ttt(mini_batch=12)",
@@ -241,7 +243,7 @@ def test_a_layer_with_kernels_of_fla_is_the_layer(text: str) -> None:
 def test_attention_of_fla_refuses_cached_keys_in_a_sentence() -> None:
     done = process_of(LAYER.format(text="fox", kernel="fla", broken=()), TRITON_INTERPRET="1")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert 'kernel "fla" has no forgetting attention over cached keys, and here are 34' in done.stderr
+    assert 'kernel "fla" has no forgetting attention over cached keys, and here are 20' in done.stderr
 
 
 @pytest.mark.slow

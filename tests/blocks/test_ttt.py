@@ -104,3 +104,24 @@ def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
 def test_heads_of_one_channel_are_refused() -> None:
     with pytest.raises(OptionError, match="fewer heads"):
         TTT().build(Shape(dim=8, heads=8))
+
+
+def test_products_on_a_gpu_take_half_types_and_rates_stay_wide() -> None:
+    """Under autocast the convolution returns float32, which would keep the products off the tensor cores."""
+    given: list[torch.dtype] = []
+
+    def core(*tensors: torch.Tensor | Inner | float) -> None:
+        given.extend(x.dtype for x in tensors if isinstance(x, torch.Tensor))
+        raise InterruptedError
+
+    module = TTT().build(Shape(dim=16, heads=2), "triton")
+    module.core = core
+    with pytest.raises(InterruptedError), torch.autocast("cpu", torch.bfloat16):
+        module(torch.zeros(1, 5, 16))
+    assert given == [torch.bfloat16] * 3 + [torch.float32] * 3
+
+
+@pytest.mark.parametrize(("dim", "form"), [(128, "triton"), (130, "torch")])
+def test_heads_that_a_program_does_not_hold_take_the_form_in_torch(dim: int, form: str) -> None:
+    module = TTT().build(Shape(dim=dim, heads=2), "triton")
+    assert module.kernel == form and (module.core is ttt_dual) == (form == "torch")

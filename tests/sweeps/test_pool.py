@@ -110,12 +110,14 @@ from tests.sweeps.test_pool import jobs, worker_of
 if __name__ == "__main__":
     with Pool(1, Setup(Path({str(setup.folder)!r}), {setup.code!r})) as pool:
         pool.submit(jobs()[0])
+        sent = 0
         while not (replies := pool.wait(0.01)):
             os.kill(worker_of(pool), signal.SIGINT)
-        print([reply.kind for reply in replies])
+            sent += 1
+        print([reply.kind for reply in replies], sent > 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert (done.stdout, done.stderr) == ("['done']\n", "")
+    assert (done.stdout, done.stderr) == ("['done'] True\n", "")
 
 
 @pytest.mark.slow
