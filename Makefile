@@ -1,7 +1,7 @@
 # make install    a virtual environment in .venv with everything in it (again only when its inputs changed)
 # make run        the first sweep: which ratio of linear to full attention? 15 minutes, a report at the end
 # make test       lint, types and the tests: a quarter of an hour on two cores
-# make test-slow  the long ones: whole sweeps and trainings in processes of their own, kills, simulated rates
+# make test-slow  the rest: blocks with other options, whole sweeps and trainings, kills, simulated rates
 # make lint       ruff and pyright alone
 # make clean      remove .venv and caches; runs/ stays
 

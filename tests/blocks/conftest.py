@@ -33,6 +33,11 @@ def known(request: pytest.FixtureRequest) -> Mapping[str, type[Block]]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "block_text" in metafunc.fixturenames:
-        metafunc.parametrize("block_text", cases(_known(metafunc.config)))
+        known = _known(metafunc.config)
+        metafunc.parametrize(
+            "block_text",
+            # A block as it comes is held at once, with its other options in the second part of the tests.
+            [text if text in known else pytest.param(text, marks=pytest.mark.slow) for text in cases(known)],
+        )
     if "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", ["torch", pytest.param("c", marks=NEEDS_COMPILER)])

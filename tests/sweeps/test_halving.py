@@ -110,6 +110,7 @@ def finals(folder: Path) -> pl.DataFrame:
     return results.read(folder).frame.filter("final")
 
 
+@pytest.mark.slow
 def test_a_halved_sweep_runs_what_the_rule_leaves(halved: Path) -> None:
     frame = finals(halved)
     for (label, task), part in frame.group_by("label", "task"):
@@ -138,6 +139,7 @@ def test_a_halved_sweep_that_was_ended_goes_on_to_the_same_rows(halved: Path, tm
     assert sweep(recipe(), folder, workers=1).trained == 0
 
 
+@pytest.mark.slow
 def test_a_halved_sweep_is_found_finished_by_another_folder(halved: Path, tmp_path: Path) -> None:
     """Those given up under way, too, though their key has the floor they could not reach."""
     assert (finals(halved)["status"] == "stopped").any()

@@ -100,6 +100,7 @@ def test_no_worker_outlives_its_pool(setup: Setup) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_not_for_workers(setup: Setup) -> None:
     # In a process of its own: only whoever starts Python's resource tracker has SIGINT unblocked by it.
     program = f"""

@@ -72,6 +72,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, lis
     return folder, sweep(tiny(), folder, workers=1, on_event=events.append), events
 
 
+@pytest.mark.slow
 def test_who_learns_nothing_leaves_and_costs_nothing_further(
     pruned: tuple[Path, Outcome, list[Event]], whole: Path
 ) -> None:

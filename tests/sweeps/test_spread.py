@@ -230,6 +230,7 @@ def stored(undisturbed: Path) -> tuple[Job, str, bytes]:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["storage", "folder", "url"])
 def test_results_travel(by: str, queue: Queue, folder: Path, undisturbed: Path, tmp_path: Path) -> None:
     job, key, content = stored(undisturbed)

@@ -157,8 +157,8 @@ def ended_by(errors: str) -> list[str]:
     """The last lines of the tracebacks on stderr; errors that were being handled meanwhile do not count.
 
     An interrupt may come anywhere, also while the standard library handles an AttributeError of its own. An
-    interrupt while another one is handled is one too many, and counts. Where nothing is left to underline, the
-    line of markers is empty.
+    interrupt while another one is handled is one too many, and counts. Where there is nothing to underline
+    the line of markers is empty.
     """
     handled = r"\n\n(?:During handling of the above exception|The above exception was the direct cause)"
     ends = re.findall(rf"^Traceback .*\n(?:(?: .*)?\n)*(\w.*)$({handled})?", errors, re.MULTILINE)
@@ -300,6 +300,7 @@ def test_places_where_no_sweep_can_be(tmp_path: Path) -> None:
             sweep(tiny(), tmp_path / "new", **wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["recipe.yaml", "status.json", "trials", "earlier"])
 def test_what_stands_in_the_place_of_a_file_or_folder_is_named(name: str, tmp_path: Path) -> None:
     short = tiny("train.steps=10", "tasks=['memorization(vocab=16)']", "seeds=1", "search.r=[1]")

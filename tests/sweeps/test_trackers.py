@@ -60,6 +60,7 @@ class Faulty:
             raise RuntimeError("no account\nand more lines")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["make", "start", "log", "finish"])
 def test_a_sweep_tells_of_every_run_and_none_fails_for_a_tracker(where, tmp_path):
     heard: list[object] = []

@@ -123,6 +123,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_is_told_and_told_again(lab, workplace: Path) -> None:
     words = ["ablate", "genesis-152m", "--workers", 1]
     for one in QUICK:

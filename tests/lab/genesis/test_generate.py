@@ -48,6 +48,7 @@ def close(mine: Tensor, other: Tensor) -> bool:
     return torch.allclose(mine, other, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", GENERATING)
 @pytest.mark.parametrize("split", [1, 7, 63, 64, 65, 129])
 def test_prefill_plus_steps_is_the_full_forward(mode: Mode, split: int) -> None:
@@ -61,6 +62,7 @@ def test_prefill_plus_steps_is_the_full_forward(mode: Mode, split: int) -> None:
         assert close(logits_BV, full_BTV[:, t]), t
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", GENERATING)
 @pytest.mark.parametrize("cuts", [(3, 8), (60, 70), (1, 64, 128), (5, 63, 66, 130)])
 def test_many_tokens_on_a_state_are_as_one_by_one(mode: Mode, cuts: tuple[int, ...]) -> None:
