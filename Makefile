@@ -1,6 +1,6 @@
 # make install    a virtual environment in .venv with everything in it (again only when its inputs changed)
 # make run        the first sweep: which ratio of linear to full attention? 15 minutes, a report at the end
-# make test       lint, types and the tests: a quarter of an hour on two cores
+# make test       lint, types and the tests: twelve minutes on two cores
 # make test-slow  the rest: blocks with other options, whole sweeps and trainings, kills, simulated rates
 # make lint       ruff and pyright alone
 # make clean      remove .venv and caches; runs/ stays

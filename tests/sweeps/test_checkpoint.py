@@ -50,6 +50,7 @@ def stopped_after(run: Run, evaluations: int, path: Path, monkeypatch: pytest.Mo
             execute(run, 0, "code", BLOCKS, 0.0, Checkpoint(path, every=0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["kernel=torch", "kernel=c", "precision=bf16"])
 def test_a_continued_run_is_the_same_run(train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = random.randrange(2**32)

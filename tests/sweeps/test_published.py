@@ -30,6 +30,7 @@ def finals(name: str, labels: tuple[str, ...], *overrides: str) -> dict[str, dic
     return found
 
 
+@pytest.mark.slow
 def test_negative_eigenvalues_solve_parity_and_positive_ones_do_not() -> None:
     labels = ("deltanet to 2", "deltanet to 1")
     small = ("tasks=['parity(length=24)']", "train.steps=120", "train.batch=16", "train.eval_every=20")
@@ -42,6 +43,7 @@ def test_negative_eigenvalues_solve_parity_and_positive_ones_do_not() -> None:
     assert abs(stays["stretch_acc"][0] - 0.5) < 0.1
 
 
+@pytest.mark.slow
 def test_attention_copies_what_a_small_state_does_not_hold() -> None:
     labels = ("attention", "deltanet 4x4")
     small = ("tasks=['copying(vocab=16, length=34, copy=16)']", "train.steps=100", "train.batch=16")

@@ -236,6 +236,7 @@ def test_what_one_task_lacks_is_trained_before_the_next_is_begun(tmp_path: Path)
     assert tasks == ["recall"] * 4 + ["memorization"] * 4
 
 
+@pytest.mark.slow
 def test_sampled_candidates_grow_and_are_kept(tmp_path: Path) -> None:
     short = (
         "search.r=[1, 2, 3, 4, 5]",
@@ -268,6 +269,7 @@ def test_the_time_limit_ends_after_the_round_that_fits(tmp_path: Path) -> None:
     assert rows(folder).filter("final").height == outcome.trained
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_told_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
