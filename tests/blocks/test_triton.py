@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from blocks.base import Kernel, Shape
+from blocks.base import Cores, Kernel, Shape, core_of
 from blocks.kernels.native import KernelError
 from blocks.schedule import parse
 
@@ -129,6 +129,16 @@ def test_a_tensor_in_main_memory_is_refused_in_a_sentence(backend: Kernel) -> No
     module = block.build(Shape(dim=16, heads=2), backend)
     with pytest.raises(KernelError, match=f'kernel "{backend}" runs on a GPU and was given a tensor on cpu'):
         module(torch.zeros(1, 3, 16))
+
+
+def test_a_kernel_without_a_form_takes_the_nearest_one() -> None:
+    full: Cores = {"torch": max, "c": min, "triton": sum, "fla": any, "reference": all}
+    without: Cores = {name: full[name] for name in full if name != "fla"}
+    assert all(core_of(full, kernel) is full[kernel] for kernel in full)
+    assert core_of(without, "fla") is sum
+    assert {core_of({"torch": max}, kernel) for kernel in full if kernel != "reference"} == {max}
+    with pytest.raises(KeyError, match="no form for kernel 'reference' among torch"):
+        core_of({"torch": max}, "reference")
 
 
 def test_triton_is_imported_by_none_that_does_not_ask_for_it() -> None:

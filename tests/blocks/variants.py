@@ -66,7 +66,7 @@ VARIANTS: dict[str, list[str]] = {
     "moe": ["moe(experts=3, active=1, expand=0.5)", "moe(experts=2, active=2)"],
     "sparse": [
         "sparse(k_ratio=0.85)",
-        "sparse(k_ratio=1)",
+        "sparse(expand=2, k_ratio=1)",
         "sparse(k_ratio=0.01)",
         "sparse(mask='soft')",
         "sparse(expand=2, k_ratio=0.3, block=2)",
