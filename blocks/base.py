@@ -119,6 +119,9 @@ class Block(Protocol):
     ``build`` returns a module with ``forward(x_BTD, state=None, context=None) -> (y_BTD, state)``; it has
     neither a pre-norm nor a residual of its own, which belong to the model. The module names its last
     projection ``out``: a mixer's the model starts smaller the more blocks there are.
+
+    A schedule is sized by its costs before anything is built: for a shape that ``build`` refuses they raise
+    the same OptionError.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]

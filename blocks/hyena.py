@@ -316,15 +316,19 @@ class MultiHeadHyena(_Implicit):
         """A freshly initialised mixer. Raises OptionError where heads do not split the width."""
         return _MultiHeadMixer(self, shape, kernel)
 
+    def _channels(self, shape: Shape) -> int:
+        """Channels of all heads: those of the model, which the heads must split for any cost to be told."""
+        return shape.heads * self.width(shape)
+
     def _weights(self, shape: Shape) -> int:
         """Entries of the matrices and the convolution: each is one multiply-add per token."""
-        return shape.dim * (4 * shape.dim + 3 * self.conv)
+        return self._channels(shape) * (4 * shape.dim + 3 * self.conv)
 
     def params(self, shape: Shape) -> int:
         return self._weights(shape) + self.filter_params(shape.heads)
 
     def state_size(self, shape: Shape, length: int) -> int:
-        return shape.dim * (2 * length + 3 * max(self.conv - 1, 0))
+        return self._channels(shape) * (2 * length + 3 * max(self.conv - 1, 0))
 
     def flops(self, shape: Shape, length: int) -> int:
-        return 2 * (self._weights(shape) + shape.dim * (length + 1))
+        return 2 * (self._weights(shape) + self._channels(shape) * (length + 1))

@@ -5,7 +5,7 @@ Shapes: B batch, T time, D width.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -366,10 +366,26 @@ def test_tables_name_blocks_that_exist() -> None:
 
 def test_a_shape_that_does_not_fit_is_refused_in_one_sentence(block: Block) -> None:
     shape = Shape(dim=17, heads=2)
-    try:
-        module = block.build(shape)
-    except OptionError as exc:
+    ways: dict[str, Callable[[], object]] = {
+        "build": lambda: block.build(shape),
+        "params": lambda: block.params(shape),
+        "state_size": lambda: block.state_size(shape, 3),
+        "flops": lambda: block.flops(shape, 3),
+    }
+    told = {way: refusal(call) for way, call in ways.items()}
+    # A schedule is sized by its costs before it is built: what cannot be built has none.
+    assert len(set(told.values())) == 1, told
+    if sentence := told["build"]:
         # What was given, and what to do about it.
-        assert "2 heads" in str(exc) and "choose" in str(exc) and "\n" not in str(exc)
+        assert "2 heads" in sentence and "choose" in sentence and "\n" not in sentence
     else:  # it has no heads to split its width over, so it works
-        assert module(torch.zeros(1, 3, 17))[0].shape == (1, 3, 17)
+        assert block.build(shape)(torch.zeros(1, 3, 17))[0].shape == (1, 3, 17)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What ``call`` raises as an OptionError, empty where it does not."""
+    try:
+        call()
+    except OptionError as exc:
+        return str(exc)
+    return ""
