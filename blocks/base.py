@@ -179,6 +179,26 @@ def split_heads_dim(width: float, heads: int, what: str) -> int:
     return round(per_head)
 
 
+def check_expansions(name: str, expand_k: float, expand_v: float) -> None:
+    """Raises OptionError unless the widths of keys and values are both some share of the model's."""
+    if not (expand_k > 0 and expand_v > 0):
+        raise OptionError(f"{name}: expand_k is {expand_k} and expand_v is {expand_v}; both must be above 0")
+
+
+def head_widths(name: str, shape: Shape, expand_k: float, expand_v: float) -> tuple[int, int]:
+    """(K, V) of one head. Raises OptionError where the heads do not split keys or values evenly."""
+    return (
+        split_heads_dim(expand_k * shape.dim, shape.heads, f"{name}: with expand_k={expand_k:g} the key"),
+        split_heads_dim(expand_v * shape.dim, shape.heads, f"{name}: with expand_v={expand_v:g} the value"),
+    )
+
+
+def check_taps(name: str, conv: int) -> None:
+    """Raises OptionError unless ``conv`` can be a number of taps, or none."""
+    if conv < 0:
+        raise OptionError(f"{name}: conv is {conv}; it must be 0 (none) or the number of taps")
+
+
 def inner_width(name: str, expand: float, dim: int) -> int:
     """expand * dim, rounded. Raises OptionError where nothing is left, or more than a float can count."""
     if math.isinf(expand * dim):

@@ -25,6 +25,7 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_taps,
     core_of,
     split_heads_dim,
 )
@@ -212,8 +213,7 @@ class FoX:
             raise OptionError(f"fox: kv_heads is {self.kv_heads}; it must be at least 1, or None")
         if self.output_gate not in (None, "sigmoid", "silu"):
             raise OptionError(f"fox: output_gate is {self.output_gate!r}; known are None, sigmoid and silu")
-        if self.conv < 0:
-            raise OptionError(f"fox: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps("fox", self.conv)
 
     @property
     def role(self) -> Role:

@@ -26,9 +26,11 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_expansions,
+    check_taps,
     core_of,
+    head_widths,
     on_gpu,
-    split_heads_dim,
 )
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.kernels import gpu, ops
@@ -324,13 +326,8 @@ class GDN:
     exclusive: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.expand_k > 0 and self.expand_v > 0):
-            raise OptionError(
-                f"{self.word}: expand_k is {self.expand_k} and expand_v is {self.expand_v}; "
-                "both must be above 0"
-            )
-        if self.conv < 0:
-            raise OptionError(f"{self.word}: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_expansions(self.word, self.expand_k, self.expand_v)
+        check_taps(self.word, self.conv)
         if not 0 < self.beta_max <= 2:
             raise OptionError(
                 f"{self.word}: beta_max is {self.beta_max}; beyond (0, 2] the memory is not stable"
@@ -342,11 +339,7 @@ class GDN:
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(K, V) of one head. Raises OptionError where they do not split evenly."""
-        keys, values = self.expand_k * shape.dim, self.expand_v * shape.dim
-        return (
-            split_heads_dim(keys, shape.heads, f"{self.word}: with expand_k={self.expand_k:g} the key"),
-            split_heads_dim(values, shape.heads, f"{self.word}: with expand_v={self.expand_v:g} the value"),
-        )
+        return head_widths(self.word, shape, self.expand_k, self.expand_v)
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""

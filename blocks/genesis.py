@@ -27,7 +27,9 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_expansions,
     core_of,
+    head_widths,
     split_heads_dim,
 )
 from blocks.fox import CORES as FOX_CORES
@@ -168,11 +170,7 @@ class GenesisGLA:
             raise OptionError(
                 f"genesis_gla: rule is {self.rule!r}; known are gated_delta, decay and chunk_delta"
             )
-        if not (self.expand_k > 0 and self.expand_v > 0):
-            raise OptionError(
-                f"genesis_gla: expand_k is {self.expand_k} and expand_v is {self.expand_v}; "
-                "both must be above 0"
-            )
+        check_expansions("genesis_gla", self.expand_k, self.expand_v)
         for name, value in (("kv_heads", self.kv_heads), ("conv", self.conv), ("chunk", self.chunk)):
             if value is not None and value < 1:
                 raise OptionError(f"genesis_gla: {name} is {value}; it must be at least 1")
@@ -183,19 +181,8 @@ class GenesisGLA:
 
     def widths(self, shape: Shape) -> tuple[int, int, int]:
         """(G, K, V): key-value heads, widths of a head. Raises OptionError where they do not split evenly."""
-        return (
-            key_value_heads("genesis_gla", self.kv_heads, shape),
-            split_heads_dim(
-                self.expand_k * shape.dim,
-                shape.heads,
-                f"genesis_gla: with expand_k={self.expand_k:g} the key",
-            ),
-            split_heads_dim(
-                self.expand_v * shape.dim,
-                shape.heads,
-                f"genesis_gla: with expand_v={self.expand_v:g} the value",
-            ),
-        )
+        groups = key_value_heads("genesis_gla", self.kv_heads, shape)
+        return groups, *head_widths("genesis_gla", shape, self.expand_k, self.expand_v)
 
     def rotary(self, shape: Shape) -> int:
         """Channels of each key that are rotated: half of them, rounded down to an even number."""

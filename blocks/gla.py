@@ -22,9 +22,11 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_expansions,
+    check_taps,
     core_of,
+    head_widths,
     on_gpu,
-    split_heads_dim,
 )
 from blocks.chunks import channel_decays, join_chunks, split_chunks
 from blocks.kernels import gpu, ops
@@ -153,14 +155,10 @@ class GLA:
     exclusive: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.expand_k > 0 and self.expand_v > 0):
-            raise OptionError(
-                f"gla: expand_k is {self.expand_k} and expand_v is {self.expand_v}; both must be above 0"
-            )
+        check_expansions("gla", self.expand_k, self.expand_v)
         if self.rank < 1:
             raise OptionError(f"gla: rank is {self.rank}; it must be at least 1")
-        if self.conv < 0:
-            raise OptionError(f"gla: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps("gla", self.conv)
 
     @property
     def role(self) -> Role:
@@ -168,11 +166,7 @@ class GLA:
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(K, V) of one head. Raises OptionError where they do not split evenly."""
-        keys, values = self.expand_k * shape.dim, self.expand_v * shape.dim
-        return (
-            split_heads_dim(keys, shape.heads, f"gla: with expand_k={self.expand_k:g} the key"),
-            split_heads_dim(values, shape.heads, f"gla: with expand_v={self.expand_v:g} the value"),
-        )
+        return head_widths("gla", shape, self.expand_k, self.expand_v)
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""

@@ -24,6 +24,7 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_taps,
     core_of,
     split_heads_dim,
 )
@@ -225,8 +226,7 @@ class _Implicit:
     max_length: int = 1024
 
     def __post_init__(self) -> None:
-        if self.conv < 0:
-            raise OptionError(f"{self.word}: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps(self.word, self.conv)
         for name in ("bands", "hidden", "max_length"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{self.word}: {name} is {getattr(self, name)}; it must be at least 1")

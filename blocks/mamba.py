@@ -24,6 +24,7 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_taps,
     core_of,
     inner_width,
 )
@@ -205,8 +206,7 @@ class Mamba:
             raise OptionError(f"mamba: d_state is {self.d_state}; it must be at least 1")
         if self.dt_rank is not None and self.dt_rank < 1:
             raise OptionError(f"mamba: dt_rank is {self.dt_rank}; it must be at least 1, or None")
-        if self.conv < 0:
-            raise OptionError(f"mamba: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps("mamba", self.conv)
 
     @property
     def role(self) -> Role:

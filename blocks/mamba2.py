@@ -22,6 +22,7 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_taps,
     core_of,
     split_heads_dim,
 )
@@ -141,8 +142,7 @@ class Mamba2:
         for name, value in (("d_state", self.d_state), ("groups", self.groups)):
             if value < 1:
                 raise OptionError(f"mamba2: {name} is {value}; it must be at least 1")
-        if self.conv < 0:
-            raise OptionError(f"mamba2: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps("mamba2", self.conv)
 
     @property
     def role(self) -> Role:

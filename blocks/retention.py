@@ -23,8 +23,9 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_expansions,
     core_of,
-    split_heads_dim,
+    head_widths,
 )
 from blocks.genesis_rules import decayed, decayed_reference
 from blocks.parts import HeadNorm, apart, gated, rope
@@ -95,10 +96,7 @@ class RetNet:
     exclusive: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.expand_k > 0 and self.expand_v > 0):
-            raise OptionError(
-                f"retnet: expand_k is {self.expand_k} and expand_v is {self.expand_v}; both must be above 0"
-            )
+        check_expansions("retnet", self.expand_k, self.expand_v)
         if not self.base > 1:
             raise OptionError(f"retnet: base is {self.base:g}; it must be above 1")
 
@@ -108,11 +106,7 @@ class RetNet:
 
     def widths(self, shape: Shape) -> tuple[int, int]:
         """(K, V) of one head. Raises OptionError where they do not split evenly."""
-        keys, values = self.expand_k * shape.dim, self.expand_v * shape.dim
-        return (
-            split_heads_dim(keys, shape.heads, f"retnet: with expand_k={self.expand_k:g} the key"),
-            split_heads_dim(values, shape.heads, f"retnet: with expand_v={self.expand_v:g} the value"),
-        )
+        return head_widths("retnet", shape, self.expand_k, self.expand_v)
 
     def build(self, shape: Shape, kernel: Kernel = "torch") -> nn.Module:
         """A freshly initialised mixer. Raises OptionError where heads do not split the widths."""

@@ -22,6 +22,7 @@ from blocks.base import (
     Shape,
     State,
     at_least_fp32,
+    check_taps,
     core_of,
     on_gpu,
     split_heads_dim,
@@ -224,8 +225,7 @@ class TTT:
             raise OptionError(f"ttt: mini_batch is {self.mini_batch}; it must be at least 1 token")
         if not self.lr > 0:
             raise OptionError(f"ttt: lr is {self.lr}; it must be above 0")
-        if self.conv < 0:
-            raise OptionError(f"ttt: conv is {self.conv}; it must be 0 (none) or the number of taps")
+        check_taps("ttt", self.conv)
 
     @property
     def role(self) -> Role:
