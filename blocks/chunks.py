@@ -12,21 +12,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["channel_decays", "join_chunks", "span_sums", "split_chunks"]
+__all__ = ["channel_decays", "join_chunks", "on_grid", "span_sums", "split_chunks"]
 
 
-def split_chunks(x_BTHX: Tensor, chunk: int) -> Tensor:
-    """[B, T, H, ...] -> [N, C, ...], the chunks of one head in a row; the last is filled up with zeros."""
+def on_grid(place: int, length: int, chunk: int) -> tuple[int, int]:
+    """(lead, size) of the chunks for ``length`` tokens where ``place`` tokens of one went before.
+
+    What fits into the chunk under way is one piece of its own. Else chunks are whole, and the first is filled
+    up in front with ``lead`` tokens in place of those that went before.
+    """
+    return (place, chunk) if place + length > chunk else (0, length)
+
+
+def split_chunks(x_BTHX: Tensor, chunk: int, lead: int = 0) -> Tensor:
+    """[B, T, H, ...] -> [N, C, ...], the chunks of one head in a row.
+
+    The first begins with ``lead`` tokens of zeros, the last is filled up with zeros.
+    """
     x = x_BTHX.transpose(1, 2)
-    missing = -x.shape[2] % chunk
-    if missing:
-        x = F.pad(x, (0, 0) * (x.ndim - 3) + (0, missing))
+    missing = -(lead + x.shape[2]) % chunk
+    if lead or missing:
+        x = F.pad(x, (0, 0) * (x.ndim - 3) + (lead, missing))
     return x.reshape(-1, chunk, *x.shape[3:])
 
 
-def join_chunks(x_NCX: Tensor, batch: int, heads: int, length: int) -> Tensor:
+def join_chunks(x_NCX: Tensor, batch: int, heads: int, length: int, lead: int = 0) -> Tensor:
     """The inverse of ``split_chunks``: [N, C, ...] -> [B, T, H, ...]."""
-    return x_NCX.reshape(batch, heads, -1, *x_NCX.shape[2:])[:, :, :length].transpose(1, 2)
+    return x_NCX.reshape(batch, heads, -1, *x_NCX.shape[2:])[:, :, lead : lead + length].transpose(1, 2)
 
 
 def span_sums(chunk: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from blocks.base import (
     on_gpu,
     split_heads_dim,
 )
-from blocks.chunks import join_chunks, split_chunks
+from blocks.chunks import join_chunks, on_grid, split_chunks
 from blocks.kernels import gpu
 from blocks.parts import ShortConv, make_norm
 from blocks.products import Linear
@@ -109,11 +109,10 @@ def ttt_dual(
     batch, length, heads, _ = q_BTHK.shape
     w, step, place = inner
     end = (place + length) % mini_batch
-    # What fits into the mini-batch under way is one piece; else the pieces are laid on its grid.
-    lead, size = (place, mini_batch) if place + length > mini_batch else (0, length)
+    lead, size = on_grid(place, length, mini_batch)
     with torch.autocast(q_BTHK.device.type, enabled=False):
-        q, k, v = (split_chunks(F.pad(x, (0, 0, 0, 0, lead, 0)), size) for x in (q_BTHK, k_BTHK, v_BTHK))
-        rate = split_chunks(F.pad(rate_BTH, (0, 0, lead, 0)), size)[..., None]
+        q, k, v = (split_chunks(x, size, lead) for x in (q_BTHK, k_BTHK, v_BTHK))
+        rate = split_chunks(rate_BTH, size, lead)[..., None]
         gain, bias = gain_HK.repeat(batch, 1)[:, None], bias_HK.repeat(batch, 1)[:, None]
         q_J, k_J = F.pad(q, (0, 1), value=1.0), F.pad(k, (0, 1), value=1.0)
         keys, targets, rates = (x.unflatten(0, (batch * heads, -1)).unbind(1) for x in (k_J, v - k, rate))
@@ -128,7 +127,7 @@ def ttt_dual(
                 w, step = w - step, torch.zeros_like(step)
         read, error = torch.stack(reads, dim=1).flatten(0, 1), torch.stack(errors, dim=1).flatten(0, 1)
         z = torch.baddbmm(torch.bmm(q_J, read), torch.bmm(q_J, k_J.mT).tril(), error, alpha=-1)
-        z = join_chunks(z, batch, heads, lead + length)[:, lead:]
+        z = join_chunks(z, batch, heads, length, lead)
         out = q_BTHK + _normal(z, gain_HK, bias_HK, eps)[0]
     shape = inner.w_BHJK.shape
     return out, Inner(w.view(shape), step.view(shape), end)

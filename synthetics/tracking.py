@@ -25,86 +25,14 @@ STEPS = "octave of the number of composed steps"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
-    """Random bits: is the number of ones so far odd?
+class _Bits:
+    """Rows of random bits; what is asked of each position, ``solve``, is the task's own."""
 
-    Probes whether one bit of state can be flipped for ever: a linear recurrence needs a negative eigenvalue
-    for it, and softmax attention finds no solution that holds at every length.
-
-    Ids: the bits. Supervised and scored in every split at all positions.
-
-        parity(length=10)
-        input  1 1 0 0 1 1 1 1 1 0
-        target 1 0 0 0 1 0 1 0 1 1
-    """
-
-    name: ClassVar[str] = "parity"
     head: ClassVar[Head] = "lm"
     lagged: ClassVar[bool] = False
-    LEVEL: ClassVar[str] = STEPS
-    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
-        "length": (32, 128, 256),
-        "train_examples": (3200, 800),
-    }
 
     length: int = 64
     train_examples: int = 12_800
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def vocab(self) -> int:
-        """Two bits."""
-        return 2
-
-    @property
-    def tokens(self) -> int:
-        """Tokens per input row."""
-        return self.length
-
-    def sample(self, rng: np.random.Generator, n: int, split: Split = "test") -> Batch:
-        """``n`` rows; see the class. All splits are drawn and supervised alike."""
-        inputs_NT = rng.integers(0, 2, size=(n, self.length))
-        return Batch(inputs_NT, self.solve(inputs_NT))
-
-    def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
-        """The parity of the ones up to each position."""
-        return np.bitwise_xor.accumulate(inputs_NT, axis=1)
-
-    def levels(self, batch: Batch) -> np.ndarray:
-        """Octaves of the number of bits so far."""
-        return _steps(batch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Majority:
-    """Random bits: are there more ones than zeros so far?
-
-    Probes a counter that is read at its sign: uniform attention can hold the share of ones, and a recurrence
-    their lead if it forgets nothing; either has to tell a lead of one bit from none late in the row.
-
-    Ids: the bits. Supervised and scored in every split at all positions but ties, where neither has it.
-
-        majority(length=9)
-        input  0 1 0 0 1 1 1 1 0
-        target 0 . 0 0 0 . 1 1 1
-    """
-
-    name: ClassVar[str] = "majority"
-    head: ClassVar[Head] = "lm"
-    lagged: ClassVar[bool] = False
-    LEVEL: ClassVar[str] = "octave of the bits so far for each bit of the lead"
-    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
-        "length": (128, 256, 512),
-        "train_examples": (3200, 800),
-    }
-
-    length: int = 64
-    train_examples: int = 12_800
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def vocab(self) -> int:
@@ -121,6 +49,68 @@ class Majority:
         inputs_NT = rng.integers(0, 2, size=(n, self.length))
         answers_NT = self.solve(inputs_NT)
         return Batch(inputs_NT, np.where(answers_NT >= 0, answers_NT, IGNORE))
+
+    def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
+        """The bit that answers each position, -1 where neither does."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity(_Bits):
+    """Random bits: is the number of ones so far odd?
+
+    Probes whether one bit of state can be flipped for ever: a linear recurrence needs a negative eigenvalue
+    for it, and softmax attention finds no solution that holds at every length.
+
+    Ids: the bits. Supervised and scored in every split at all positions.
+
+        parity(length=10)
+        input  1 1 0 0 1 1 1 1 1 0
+        target 1 0 0 0 1 0 1 0 1 1
+    """
+
+    name: ClassVar[str] = "parity"
+    LEVEL: ClassVar[str] = STEPS
+    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
+        "length": (32, 128, 256),
+        "train_examples": (3200, 800),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
+        """The parity of the ones up to each position."""
+        return np.bitwise_xor.accumulate(inputs_NT, axis=1)
+
+    def levels(self, batch: Batch) -> np.ndarray:
+        """Octaves of the number of bits so far."""
+        return _steps(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Majority(_Bits):
+    """Random bits: are there more ones than zeros so far?
+
+    Probes a counter that is read at its sign: uniform attention can hold the share of ones, and a recurrence
+    their lead if it forgets nothing; either has to tell a lead of one bit from none late in the row.
+
+    Ids: the bits. Supervised and scored in every split at all positions but ties, where neither has it.
+
+        majority(length=9)
+        input  0 1 0 0 1 1 1 1 0
+        target 0 . 0 0 0 . 1 1 1
+    """
+
+    name: ClassVar[str] = "majority"
+    LEVEL: ClassVar[str] = "octave of the bits so far for each bit of the lead"
+    LADDER: ClassVar[Mapping[str, tuple[int | float, ...]]] = {
+        "length": (128, 256, 512),
+        "train_examples": (3200, 800),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def solve(self, inputs_NT: np.ndarray) -> np.ndarray:
         """The bit that more of the tokens up to each position are."""

@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blocks.chunks import join_chunks, split_chunks
+from blocks.chunks import join_chunks, on_grid, split_chunks
 from blocks.kernels.triton_tiles import columns, dot, load_row, load_tile, store_row, store_tile
 
 __all__ = ["ttt_dual"]
@@ -202,10 +202,9 @@ def ttt_dual(
     Queries, keys and values of one type, the rest in float32.
     """
     batch, length, heads, _ = q_BTHK.shape
-    # What fits into the mini-batch under way is one piece; else the pieces are laid on its grid.
-    lead, size = (place, mini_batch) if place + length > mini_batch else (0, length)
-    q, k, v = (split_chunks(F.pad(x, (0, 0, 0, 0, lead, 0)), size) for x in (q_BTHK, k_BTHK, v_BTHK))
-    rate = split_chunks(F.pad(rate_BTH, (0, 0, lead, 0)), size)
+    lead, size = on_grid(place, length, mini_batch)
+    q, k, v = (split_chunks(x, size, lead) for x in (q_BTHK, k_BTHK, v_BTHK))
+    rate = split_chunks(rate_BTH, size, lead)
     gain, bias = gain_HK.repeat(batch, 1), bias_HK.repeat(batch, 1)
     w, step = w_BHJK.flatten(0, 1), step_BHJK.flatten(0, 1)
     states, errors, last = _Walk.apply(k, v, rate, gain, bias, w, step, eps)
@@ -215,7 +214,7 @@ def ttt_dual(
     # A query's constant 1 reads the bias, and adds 1 to each of its scores.
     scores = (torch.bmm(q, k.mT) + 1).tril()
     z = torch.bmm(q, reads[:, :-1].to(q.dtype)).float() + reads[:, -1:] - torch.bmm(scores, errors)
-    z = join_chunks(z, batch, heads, lead + length)[:, lead:]
+    z = join_chunks(z, batch, heads, length, lead)
     normal = F.layer_norm(z, z.shape[-1:], eps=eps) * gain_HK + bias_HK
     out = (q_BTHK + normal).to(q_BTHK.dtype)
     w = states.unflatten(0, (len(w), -1))[:, -1].clone()  # not a view that keeps all of them
