@@ -168,6 +168,7 @@ def test_runs_of_a_whole_grid_are_used_and_those_left_out_set_aside(halved: Path
     )
 
 
+@pytest.mark.slow
 def test_runs_are_given_up_at_the_first_evaluation_that_decides(halved: Path) -> None:
     """On stored curves: what each run had to reach, and what it could at best reach after each evaluation."""
     frame = results.read(halved).frame

@@ -96,6 +96,7 @@ def test_who_learns_nothing_leaves_and_costs_nothing_further(
     assert outcome.rounds == max(e.number for e in events if isinstance(e, RoundDone))
 
 
+@pytest.mark.slow
 def test_runs_of_an_earlier_sweep_are_set_aside_and_come_back(
     pruned: tuple[Path, Outcome, list[Event]], whole: Path, tmp_path: Path
 ) -> None:
