@@ -11,7 +11,7 @@ from blocks.mup import groups
 from lab.train.checkpoint import CheckpointError, clear, latest
 from lab.train.loop import Diverged, TrainError, micro_of
 from lab.train.parallel import Crew
-from lab.train.run import kernel_of
+from lab.train.run import cpp_compiler, kernel_of
 from tests.lab.train.small import ALONE, spec_of, trained, trainer_of
 
 
@@ -33,6 +33,21 @@ def test_a_batch_in_passes_is_the_batch_whole_and_recomputing_changes_nothing(
     assert furthest(whole.weights(), parts.weights()) < 1e-4
     again, _ = trained(spec_of(data, "train.recompute=true"), tmp_path / "again")
     assert identical(whole.weights(), again.weights())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about its own insides
+@pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler here: apt install g++")
+def test_a_compiled_training_is_the_plain_one(data: Path, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters  # a second to load
+
+    counters.clear()
+    block = "model.schedule='(attn, swiglu)'"
+    plain, lines = trained(spec_of(data, block), tmp_path / "plain")
+    compiled, told = trained(spec_of(data, block, "train.compile=true"), tmp_path / "compiled")
+    assert counters["frames"]["ok"] > 0, "torch.compile was never asked"
+    assert [one.loss for one in told] == pytest.approx([one.loss for one in lines], rel=1e-5)
+    assert furthest(plain.weights(), compiled.weights()) < 1e-4
 
 
 def test_the_balance_of_experts_is_learned_from_by_its_weight_and_not_reported(
