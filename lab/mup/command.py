@@ -22,8 +22,9 @@ from lab.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from blocks.base import Block
     from blocks.schedule import Schedule
     from lab.mup.coordinates import Growth, Setting
     from lab.mup.rates import Curve
@@ -33,8 +34,12 @@ __all__ = ["mup"]
 
 def mup(
     schedule: Annotated[
-        str, typer.Argument(help='A block or a schedule: gdn, "(gdn, swiglu) + (fox, mlp)".')
-    ],
+        str | None,
+        typer.Argument(
+            help='A block or a schedule: gdn, "(gdn, swiglu) + (fox, mlp)"; without it, each block alone.',
+            show_default=False,
+        ),
+    ] = None,
     base: Annotated[int, typer.Option(help="The base width.", min=1)] = 64,
     widths: Annotated[str, typer.Option(help="Widths to compare.", metavar="N,N,...")] = "64,128,256,512",
     head: Annotated[int, typer.Option(help="Channels of a head, at every width.", min=1)] = 16,
@@ -60,6 +65,7 @@ def mup(
 
     Examples:
       lab mup gdn
+      lab mup --widths 64,128 --seeds 1 --figure blocks.svg
       lab mup "(gdn, swiglu) + (fox, swiglu)" --widths 64,128,256 --figure movements.html
       lab mup "(gdn, swiglu) + (attn, swiglu)" --widths 64,128,256 --seeds 2 --rates 200 --json
     """
@@ -75,6 +81,13 @@ def mup(
     if figure is not None:
         check_path(figure)
     known = known_blocks(blocks)
+    if schedule is None:
+        if rates is not None or depth is not None or var:
+            raise CommandError(
+                "--rates, --depth and --var are about one schedule; give it: lab mup gdn --rates 100"
+            )
+        _show_each(known, setting, figure, json)
+        return
     layers = read_schedule(schedule, depth, var, known)
     if rates is not None:
         _show_rates(layers, setting, rates, figure, json)
@@ -95,6 +108,46 @@ def _widths(text: str, head: int, base: int) -> tuple[int, ...]:
         if width % head:
             raise CommandError(f"{name}: {width} is no multiple of --head, {head}; heads keep their size")
     return found
+
+
+def _show_each(known: Mapping[str, type[Block]], setting: Setting, figure: Path | None, json: bool) -> None:
+    """Every block alone, behind it the logits."""
+    from lab.mup.coordinates import check
+
+    found: dict[str, dict[bool, list[Growth]]] = {}
+    for name, cls in known.items():
+        note(f"{name}: block {len(found) + 1} of {len(known)}")
+        found[name] = {mup: check(((cls(),),), [name], mup, setting) for mup in (False, True)}
+    if figure is not None:
+        from lab.figures import write
+        from lab.mup.figure import each
+
+        write(each(found, setting), figure)
+    if json:
+        emit(
+            [
+                {"block": block, "mup": mup, **vars(one), "bound": one.bound}
+                for block, both in found.items()
+                for mup, growths in both.items()
+                for one in growths
+            ]
+        )
+        return
+    wide = setting.widths[-1]
+    header = ("block", f"at {setting.widths[0]}", f"at {wide}, plain", "with muP")
+    header += ("exponent, plain", "with muP", "logits, plain", "with muP")
+    say(
+        f"Movement of each block alone in {setting.steps} steps of AdamW at {setting.lr:g}, {_means(setting)}"
+    )
+    say(table(header, [(name, *_both(one[False], one[True])) for name, one in found.items()]) + "\n")
+    _say_bounds([f"{name}: {one.name}" for name, both in found.items() for one in both[True] if _over(one)])
+
+
+def _both(plain: Sequence[Growth], mup: Sequence[Growth]) -> Iterator[str]:
+    """Cells: how far the block moved, and the exponents of it and of the logits."""
+    yield f"{plain[0].moved[0][-1]:.4f}"
+    yield from (f"{one[0].moved[-1][-1]:.4f}" for one in (plain, mup))
+    yield from (f"{one[place].exponent:.2f}" for place in (0, 1) for one in (plain, mup))
 
 
 def _show_movements(
@@ -118,12 +171,23 @@ def _show_movements(
         )
         return
     header = ("output", *(f"{width}" for width in setting.widths), "exponent")
-    means = f"root mean square, mean of {setting.seeds} seeds"
-    title = f"Movement in {setting.steps} steps of AdamW at {setting.lr:g}, {means}"
+    title = f"Movement in {setting.steps} steps of AdamW at {setting.lr:g}, {_means(setting)}"
     for mup, growths in found.items():
         say(f"{title}, {'with muP, base ' + str(setting.base) if mup else 'without muP'}")
         say(table(header, [_row(one) for one in growths]) + "\n")
-    over = [one.name for one in found[True] if not one.exponent <= one.bound]
+    _say_bounds([one.name for one in found[True] if _over(one)])
+
+
+def _means(setting: Setting) -> str:
+    return f"root mean square, mean of {setting.seeds} seeds"
+
+
+def _over(one: Growth) -> bool:
+    """Also where the exponent is no number."""
+    return not one.exponent <= one.bound
+
+
+def _say_bounds(over: Sequence[str]) -> None:
     say(
         f"With muP these grow faster than their bound: {', '.join(over)}."
         if over

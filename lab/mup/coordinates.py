@@ -22,7 +22,18 @@ from blocks.model import LanguageModel
 from blocks.mup import groups
 from blocks.schedule import Schedule
 
-__all__ = ["BOUND", "EXCEPTIONS", "Growth", "Setting", "check", "exponent", "optimiser", "shape_at", "walk"]
+__all__ = [
+    "BOUND",
+    "EXCEPTIONS",
+    "LOGITS",
+    "Growth",
+    "Setting",
+    "check",
+    "exponent",
+    "optimiser",
+    "shape_at",
+    "walk",
+]
 
 BOUND = 0.2
 """The exponent of the width with which a movement may grow under muP; without it, it comes to 0.5 to 1."""
@@ -33,6 +44,8 @@ EXCEPTIONS: dict[str, tuple[float, str]] = {
 """Block, or the logits -> (the bound, reason)."""
 
 LOGITS = "logits"
+"""What the growth of the logits is called; those of blocks are called as the caller has it."""
+
 BATCH, LENGTH, VOCAB = 4, 32, 64
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.plots import colours, safe, styled
-from lab.mup.coordinates import Growth, Setting
+from analysis.plots import INK, colours, safe, styled
+from lab.mup.coordinates import LOGITS, Growth, Setting
 from lab.mup.rates import Curve
 
-__all__ = ["movements", "rates"]
+__all__ = ["each", "movements", "rates"]
 
 PANELS = ((False, "without muP"), (True, "with muP"))
 
@@ -30,6 +31,26 @@ def movements(found: Mapping[bool, Sequence[Growth]], setting: Setting) -> go.Fi
         [float(width) for width in setting.widths],
         "log",
     )
+
+
+def each(found: Mapping[str, Mapping[bool, Sequence[Growth]]], setting: Setting) -> go.Figure:
+    """How far each block's output moved in a model of its own, over the width; the logits behind it grey."""
+    lines = {
+        mup: [
+            (
+                LOGITS if g.name == LOGITS else block,
+                list(setting.widths),
+                [m[-1] / g.moved[0][-1] for m in g.moved],
+            )
+            for block, growths in found.items()
+            for g in growths[mup]
+        ]
+        for mup, _ in PANELS
+    }
+    title = f"movement in {setting.steps} steps, of that at {setting.widths[0]}"
+    figure = _panels(lines, "width", title, 2, [float(width) for width in setting.widths], "log")
+    figure.update_layout(height=560)
+    return figure
 
 
 def rates(found: Sequence[Curve]) -> go.Figure:
@@ -52,21 +73,30 @@ def _panels(
     figure = make_subplots(
         cols=2, shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=[t for _, t in PANELS]
     )
-    palette = colours([name for name, _, _ in lines[True]])
+    names = dict.fromkeys(name for name, _, _ in lines[True])
+    palette = colours(list(names))
+    dashes, used = {}, Counter[str]()
+    for name, colour in palette.items():  # where there are more lines than colours
+        dashes[name] = ("solid", "dash", "dot")[used[colour] % 3]
+        used[colour] += 1
     for column, (mup, _) in enumerate(PANELS, 1):
+        told: set[str] = set()
         for name, at, value in lines[mup]:
+            many = name == LOGITS and len(names) < len(lines[mup])
             trace = go.Scatter(
                 x=at,
                 y=value,
                 name=safe(name),
-                mode="lines+markers",
-                line={"color": palette[name]},
+                mode="lines" if many else "lines+markers",
+                line={"color": INK, "width": 1} if many else {"color": palette[name], "dash": dashes[name]},
                 legendgroup=safe(name),
-                showlegend=mup,
+                showlegend=mup and name not in told,
+                legendrank=2000 if many else 1000,
             )
+            told.add(name)
             figure.add_trace(trace, row=1, col=column)
     styled(figure, 360, right=130)
-    figure.update_layout(showlegend=True, legend={"x": 1.02, "y": 1})
+    figure.update_layout(showlegend=True, legend={"x": 1.02, "y": 1, "tracegroupgap": 0})
     texts = [
         f"{tick:g}" if tick >= 1 else f"{base}<sup>{round(math.log(tick, base))}</sup>" for tick in ticks
     ]

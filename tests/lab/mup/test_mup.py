@@ -9,21 +9,18 @@ import torch
 
 from blocks import BLOCKS
 from blocks.schedule import parse
-from lab.mup.coordinates import EXCEPTIONS, Growth, Setting, check, exponent
+from lab.mup.coordinates import EXCEPTIONS, Setting, check, exponent
 from lab.mup.rates import Curve, text, train
 
-SETTING = Setting(widths=(64, 128, 256), seeds=1)
 
-
-def growth(name: str, mup: bool) -> list[Growth]:
-    return check(parse(name), [name], mup, SETTING)
-
-
+@pytest.mark.parametrize("widest", [256, pytest.param(512, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_movement_grows_with_the_width_without_mup_and_not_with_it(name: str) -> None:
-    for one in growth(name, mup=True):
+def test_a_movement_grows_with_the_width_without_mup_and_not_with_it(name: str, widest: int) -> None:
+    setting = Setting(widths=tuple(width for width in (64, 128, 256, 512) if width <= widest), seeds=1)
+    plain, mup = (check(parse(name), [name], one, setting) for one in (False, True))
+    for one in mup:
         assert abs(one.exponent) <= one.bound, f"{one.name}: {one.exponent:.2f} with muP"
-    for one in growth(name, mup=False):
+    for one in plain:
         assert one.exponent > 2 * one.bound, f"{one.name}: {one.exponent:.2f} without muP"
 
 
@@ -63,6 +60,18 @@ def test_the_command_shows_both_and_draws_them(answer, workplace: Path) -> None:
     assert "without muP" in said and "with muP, base 32" in said
     assert "1 average" in said and "2 swiglu" in said and "logits" in said
     assert "plotly" in Path("moved.html").read_text(encoding="utf-8")
+
+
+def test_without_a_schedule_each_block_is_checked_alone_and_drawn(answer, lab, workplace: Path) -> None:
+    words = ("mup", "--widths", "16,32", "--base", 16, "--seeds", 1, "--steps", 1)
+    found = json.loads(answer(*words, "--json", "--figure", "each.html"))
+    assert [(one["block"], one["mup"], one["name"]) for one in found] == [
+        (block, mup, name) for block in BLOCKS for mup in (False, True) for name in (block, "logits")
+    ]
+    drawn = Path("each.html").read_text(encoding="utf-8")
+    assert all(f'"name":"{name}"' in drawn for name in (*BLOCKS, "logits"))
+    refused = lab(*words, "--rates", 10)
+    assert refused.code == 2 and "lab mup gdn --rates" in refused.err and refused.err.count("\n") == 1
 
 
 def test_rates_as_json_and_as_a_figure(answer, workplace: Path) -> None:
