@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab.data.tokens import DataError
 
-__all__ = ["NAME", "corpus_digest", "corpus_files", "corpus_origin", "corpus_texts"]
+__all__ = ["NAME", "corpus_digest", "corpus_files", "corpus_origin", "corpus_source", "corpus_texts"]
 
 NAME = "corpus"
 """The word that stands for it wherever data are named."""
@@ -74,7 +74,11 @@ def corpus_digest() -> str:
     return digest.hexdigest()
 
 
+def corpus_source() -> str:
+    """What it is taken from."""
+    return f"standard library of {platform.python_implementation()} {platform.python_version()}"
+
+
 def corpus_origin() -> str:
     """What it was taken from, with its sha256."""
-    version = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"standard library of {version}, sha256 {corpus_digest()}"
+    return f"{corpus_source()}, sha256 {corpus_digest()}"

@@ -16,7 +16,6 @@ from lab.evaluate.options import (
     IncludeOption,
     KernelOption,
     LimitOption,
-    ModelArgument,
     SetOption,
     StrideOption,
     SyntheticOption,
@@ -28,6 +27,7 @@ from lab.evaluate.options import (
     WholeOption,
     WindowOption,
 )
+from lab.generate import ModelArgument, model_file
 from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def evaluate(
     task in printable characters of the model's own, without training, and with --fit after some.
 
     Examples:
-      lab eval models/tiny/model.safetensors
+      lab eval models/tiny
       lab eval model.safetensors --text book.txt --window 2048 --stride 64 --json
       lab eval model.safetensors --data corpus --whole
       lab eval model.safetensors --text book.txt --ttt --set chunk=4096 --set lr=1e-3
@@ -86,14 +86,16 @@ def evaluate(
     _check_rest(fit, synthetic, include, tasks, kernel)
 
     from lab.evaluate import harness, page
-    from lab.model.spec import read_model
+    from lab.model.spec import read_model, trained_on
     from sweeps.run import chosen_kernel
 
+    path = model_file(model)
     names = [] if tasks is None else harness.task_names(tasks)
     if names:
         harness.check_installed()
-    opened, spec = read_model(model, chosen_kernel(kernel), known_blocks(blocks))  # pyright: ignore
-    document: dict[str, Any] = {"model": str(model), "name": spec.name}
+    opened, spec = read_model(path, chosen_kernel(kernel), known_blocks(blocks))  # pyright: ignore
+    document: dict[str, Any] = {"model": str(path), "name": spec.name}
+    document["trained_on"] = [asdict(one) for one in trained_on(path)]
     coded = _tokenizer(spec, tokenizer)
     if text_wanted or ttt or ttt_contaminated or golf:
         how = _how(spec, window, stride, whole, chunk, golf)

@@ -49,7 +49,7 @@ def plain(model: LanguageModel, source: Source, how: Windows | Passes, limit: in
     with _counted(f"scoring {text.name}", len(text.ids)) as tick:
         losses = score(model, text, how, tick)
     return {
-        **_about(text),
+        **_about(text, source),
         "lossless": source.lossless(text),
         "how": asdict(how),
         **_figures(losses, text),
@@ -57,9 +57,10 @@ def plain(model: LanguageModel, source: Source, how: Windows | Passes, limit: in
     }
 
 
-def _about(text: Text) -> dict[str, Any]:
+def _about(text: Text, source: Source) -> dict[str, Any]:
     return {
         "text": text.name,
+        "data": asdict(source.origin),
         "bytes": text.size,
         "tokens": len(text.ids),
         "first_token": text.first_token,
@@ -91,7 +92,7 @@ def adapted(
         return bits_per_byte(float(score(one, of, how).nats.sum()), of.size)
 
     found: dict[str, Any] = {
-        **_about(text),
+        **_about(text, source),
         "how": asdict(how),
         "bits_per_byte": bits(model, text),
         "fresh": {"share": fresh, "bytes": aside.size, "bits_per_byte": bits(model, aside)},

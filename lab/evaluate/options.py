@@ -17,7 +17,6 @@ __all__ = [
     "IncludeOption",
     "KernelOption",
     "LimitOption",
-    "ModelArgument",
     "SetOption",
     "StrideOption",
     "SyntheticOption",
@@ -30,7 +29,6 @@ __all__ = [
     "WindowOption",
 ]
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors of lab train.")]
 TextOption = Annotated[
     Path | None, typer.Option("--text", metavar="FILE", help="A text file in UTF-8 to score.")
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lab.data.origin import Origin
 from lab.evaluate.harness import CARD
 from lab.terminal import percent, plural, table
 
@@ -36,7 +37,8 @@ def _about(found: Document) -> str:
     apart = "; documents apart" if found["documents_apart"] else ""
     return (
         f"{found['text']}: {found['bytes']:,} bytes, {found['tokens']:,} tokens, each scored once; "
-        f"{_how(found['how'])}{apart}.\nThe first token is {found['first_token']}."
+        f"{_how(found['how'])}{apart}.\nThe first token is {found['first_token']}.\n"
+        f"data: {Origin(**found['data']).words}"
     )
 
 

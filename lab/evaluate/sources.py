@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.data.origin import Origin, origin_of, origin_of_text
 from lab.evaluate.text import Text, TextError, Tokenizer, cut, documents_of, encode, prepared, read_file
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ __all__ = ["Source", "source_of"]
 class Source:
     """One text for a model of ``spec``: a file, or the validation split of prepared tokens."""
 
-    def __init__(self, spec: Spec, tokenizer: Tokenizer, name: str, held: str | Tokens) -> None:
+    def __init__(
+        self, spec: Spec, tokenizer: Tokenizer, name: str, held: str | Tokens, origin: Origin
+    ) -> None:
         self.spec, self.tokenizer, self.name, self.held = spec, tokenizer, name, held
+        self.origin = origin
 
     def whole(self, limit: int | None = None) -> Text:
         """The text, or its first ``limit`` bytes."""
@@ -73,7 +77,8 @@ def source_of(spec: Spec, tokenizer: Tokenizer, text: Path | None, data: str | N
     Raises TextError, and DataError of ``lab.data``.
     """
     if text is not None:
-        return [Source(spec, tokenizer, str(text), read_file(text))]
+        found = read_file(text)
+        return [Source(spec, tokenizer, str(text), found, origin_of_text(str(text), found.encode()))]
     from lab.data.shards import open_tokens
 
     named = [data] if data is not None else [spec.data.valid] if spec.data.valid is not None else None
@@ -85,5 +90,5 @@ def source_of(spec: Spec, tokenizer: Tokenizer, text: Path | None, data: str | N
                 f"{name} was prepared with the tokenizer {tokens.tokenizer_name}, and the model reads "
                 f"{spec.data.tokenizer}; prepare it with that, or give a text with --text FILE"
             )
-        sources.append(Source(spec, tokenizer, f"{name} (validation)", tokens))
+        sources.append(Source(spec, tokenizer, f"{name} (validation)", tokens, origin_of(name)))
     return sources

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blocks.model import LanguageModel
+    from lab.data.origin import Origin
     from lab.evaluate.bits import Windows
     from lab.evaluate.sources import Source
     from lab.export.budget import Budget
@@ -84,7 +85,7 @@ def export(
     path, part = model_file(model), _part(int8, int6, finest)
     _check(part, out, budget, hf, (text, data, limit, window, stride), score)
 
-    from lab.model.spec import read_model, tokenizer_of
+    from lab.model.spec import read_model, tokenizer_of, trained_on
     from sweeps.run import chosen_kernel
 
     known = known_blocks(blocks)
@@ -104,8 +105,10 @@ def export(
         from lab.evaluate.sources import source_of
 
         sources = source_of(spec, tokenizer_of(spec, tokenizer), text, data)
-    kept, counted = _write(made, spec, part, target, budget)
+    learnt = trained_on(path)
+    kept, counted = _write((made, spec, learnt), part, target, budget)
     document: dict[str, Any] = {"file": str(target), "bytes": target.stat().st_size, "name": spec.name}
+    document["trained_on"] = [asdict(one) for one in learnt]
     document["tensors"] = [asdict(one) for one in kept]
     document["budget"] = None if counted is None else {**asdict(counted), "left": counted.left}
     if sources:
@@ -154,22 +157,26 @@ def _ending(part: Part | None) -> str:
 
 
 def _write(
-    model: LanguageModel, spec: Spec, part: Part | None, target: Path, budget: str | None
+    made: tuple[LanguageModel, Spec, Sequence[Origin]], part: Part | None, target: Path, budget: str | None
 ) -> tuple[list[Kept], Budget | None]:
-    """The file, whole or not at all, and within its budget or not at all."""
+    """The file, whole or not at all, and within its budget or not at all.
+
+    made: the model, its specification, and the data that it was trained on.
+    """
     from lab.export.budget import Budget, bytes_of, code_of
     from lab.model.packed import pack
     from lab.model.spec import header_of, write_model
     from sweeps.files import TEMPORARY
 
+    model, spec, data = made
     allowed = None if budget is None else bytes_of(budget)
     partial = target.with_name(f"{TEMPORARY}{target.name}")
     try:
         if part is None:
             kept = []
-            write_model(model, spec, partial)
+            write_model(model, spec, partial, data)
         else:
-            packed, kept = pack(model, header_of(spec), part)
+            packed, kept = pack(model, header_of(spec, data), part)
             partial.write_bytes(packed)
         counted = None
         if allowed is not None:
@@ -198,7 +205,7 @@ def _scored(
 
     before, after = (plain(one, source, how, limit) for one in models)
     both = {"before": before["bits_per_byte"], "after": after["bits_per_byte"]}
-    return {key: before[key] for key in ("text", "bytes", "tokens", "how")} | both
+    return {key: before[key] for key in ("text", "data", "bytes", "tokens", "how")} | both
 
 
 def _folder(folder: Path, files: Sequence[str]) -> str:
@@ -239,4 +246,7 @@ def _page(found: dict[str, Any]) -> str:
             for one in found["texts"]
         ]
         lines.append(table(header, rows))
+        from lab.data.origin import Origin
+
+        lines.append("\n".join(f"data: {Origin(**one['data']).words}" for one in found["texts"]))
     return "\n\n".join(lines)

@@ -6,9 +6,10 @@ V vocabulary. A specification is data: opening one runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
@@ -22,6 +23,7 @@ from blocks.model import LanguageModel
 from blocks.mup import MupError, check_base
 from blocks.notation import NotationError
 from blocks.schedule import Schedule, parse, tile
+from lab.data.origin import Origin
 from lab.data.tokens import Tokenizer, open_tokenizer
 from lab.model.form import ModelPart, Spec
 from lab.model.packed import PackedError, is_packed, unpack
@@ -43,6 +45,7 @@ __all__ = [
     "schedule_of",
     "shape_of",
     "tokenizer_of",
+    "trained_on",
     "write_model",
 ]
 
@@ -50,7 +53,7 @@ Blocks = Mapping[str, type[Block]]
 Problem = tuple[tuple[str, ...], str]
 
 METADATA = "lab_spec"
-"""Under which the header of a safetensors file holds the specification, as YAML."""
+"""Under which the header of a safetensors file holds the specification, as YAML, and the data's digests."""
 
 
 class SpecError(ValueError):
@@ -191,21 +194,26 @@ def tokenizer_of(spec: Spec, named: str | None = None) -> Tokenizer:
     return found
 
 
-def header_of(spec: Spec) -> dict[str, str]:
-    """What a file of weights says of itself, for ``read_model``."""
-    return {METADATA: json.dumps({"spec": dump(spec)})}
+def header_of(spec: Spec, data: Sequence[Origin] = ()) -> dict[str, str]:
+    """What a file of weights says of itself, for ``read_model`` and ``trained_on``. data: trained on that."""
+    return {METADATA: json.dumps({"spec": dump(spec), "data": [asdict(one) for one in data]})}
 
 
-def write_model(model: LanguageModel, spec: Spec, path: Path) -> None:
-    """The weights as safetensors, tied ones once, with the specification in the header."""
-    save_model(model, str(path), header_of(spec))
+def write_model(model: LanguageModel, spec: Spec, path: Path, data: Sequence[Origin] = ()) -> None:
+    """The weights as safetensors, tied ones once, with the specification and ``data`` in the header."""
+    save_model(model, str(path), header_of(spec, data))
 
 
-def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> tuple[LanguageModel, Spec]:
-    """A model and its specification out of a file of ``write_model`` or of ``lab export``. Raises SpecError.
+def trained_on(path: Path) -> list[Origin]:
+    """The data that a file of weights was trained on; none where it does not say. Raises SpecError."""
+    try:
+        return [Origin(**one) for one in _opened(path)[0].get("data", ())]
+    except TypeError:
+        raise SpecError(f"{path}: what its header says of the data is not as lab train writes it") from None
 
-    What was rounded comes back in float32, as it was rounded.
-    """
+
+def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
+    """What a file of weights says of itself, and its tensors where it is packed. Raises SpecError."""
     tensors: dict[str, Tensor] | None = None
     try:
         if is_packed(path):
@@ -213,13 +221,32 @@ def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) ->
         else:
             with safe_open(str(path), "pt") as file:
                 said = file.metadata() or {}
-        header = said.get(METADATA)
-        if header is None:
-            raise SpecError(
-                f"{path}: holds weights, but no specification; it was written neither by lab train nor by "
-                "lab export"
-            )
-        spec = loads(json.loads(header)["spec"], f"{path} (header)", blocks=blocks)
+    except PackedError as exc:
+        raise SpecError(str(exc)) from None
+    except (OSError, SafetensorError) as exc:
+        raise SpecError(f"{path}: cannot be read as safetensors ({exc})") from None
+    if METADATA not in said:
+        raise SpecError(
+            f"{path}: holds weights, but no specification; it was written neither by lab train nor by "
+            "lab export"
+        )
+    try:
+        header = json.loads(said[METADATA])
+    except ValueError as exc:
+        raise SpecError(f"{path}: its header is broken ({exc})") from None
+    if not (isinstance(header, dict) and isinstance(header.get("spec"), str)):
+        raise SpecError(f"{path}: its header holds no specification; it was not written by the lab")
+    return header, tensors
+
+
+def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) -> tuple[LanguageModel, Spec]:
+    """A model and its specification out of a file of ``write_model`` or of ``lab export``. Raises SpecError.
+
+    What was rounded comes back in float32, as it was rounded.
+    """
+    header, tensors = _opened(path)
+    spec = loads(header["spec"], f"{path} (header)", blocks=blocks)
+    try:
         model = build(spec, kernel, blocks)
         if tensors is None:
             load_model(model, str(path))
@@ -228,12 +255,6 @@ def read_model(path: Path, kernel: Kernel = "torch", blocks: Blocks = BLOCKS) ->
             model.load_state_dict(
                 tensors | ({"head.weight": model.embedding.weight} if spec.model.tied else {})
             )
-    except PackedError as exc:
-        raise SpecError(str(exc)) from None
-    except (OSError, SafetensorError) as exc:
-        raise SpecError(f"{path}: cannot be read as safetensors ({exc})") from None
-    except (RuntimeError, ValueError, KeyError) as exc:
-        if isinstance(exc, SpecError):
-            raise
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as exc:
         raise SpecError(f"{path}: its weights are not those of its specification ({exc})") from None
     return model, spec

@@ -200,23 +200,25 @@ def _row(one: Growth) -> tuple[str, ...]:
 
 
 def _show_rates(layers: Schedule, setting: Setting, steps: int, figure: Path | None, json: bool) -> None:
-    from lab.mup.rates import curves
+    from lab.mup.rates import curves, origin
 
     def tell(width: int, mup: bool, rate: float, seed: int, loss: float) -> None:
         note(f"{width} wide, {'muP' if mup else 'plain'}, rate {rate:.2g}, seed {seed}: {loss:.3f}")
 
     found = curves(layers, setting, steps, tell)
+    data = origin()
     if figure is not None:
         from lab.figures import write
         from lab.mup.figure import rates
 
         write(rates(found), figure)
     if json:
-        emit([_plain(curve) for curve in found])
+        emit([_plain(curve) | {"data": vars(data)} for curve in found])
         return
     header = ("width", "muP", *(f"2^{round(math.log2(rate))}" for rate in found[0].rates), "best")
     say(f"Loss, nats a byte, over the last fifth of {steps} steps, by highest rate; {setting.seeds} seeds")
     say(table(header, [_curve(one) for one in found]))
+    say(f"data: {data.words}")
 
 
 def _plain(one: Curve) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from blocks.model import LanguageModel
 from blocks.schedule import Schedule
+from lab.data.corpus import corpus_source
+from lab.data.origin import Origin, origin_of_text
 from lab.mup.coordinates import Setting, optimiser, shape_at
 
-__all__ = ["RATES", "Curve", "curves", "text", "train"]
+__all__ = ["RATES", "Curve", "curves", "origin", "text", "train"]
 
 RATES = tuple(2.0**power for power in range(-11, -2, 2))
 """Highest rates, a factor of four apart."""
@@ -55,6 +57,12 @@ def text() -> Tensor:
         if len(found) >= BYTES:
             break
     return torch.frombuffer(found[:BYTES], dtype=torch.uint8).long()
+
+
+def origin() -> Origin:
+    """Of ``text``."""
+    read = text().byte().numpy().tobytes()
+    return origin_of_text("modules", read, f"the first {len(read):,} bytes of those of the {corpus_source()}")
 
 
 def train(

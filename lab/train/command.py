@@ -120,6 +120,7 @@ def _page(ended: Ended) -> str:
             "",
             table((f"bits per byte of {short(ended.held_out)} held-out bytes", ""), rows),
             "",
+            *(f"data: {one.words}" for one in ended.data),
             f"weights and specification: {ended.folder / 'model.safetensors'}",
         )
     )

@@ -12,6 +12,7 @@ from lab.model.form import Spec
 from lab.train.rows import HeldOut, Source
 
 if TYPE_CHECKING:
+    from lab.data.origin import Origin
     from lab.data.shards import Tokens
 
 __all__ = ["Feed", "FeedError", "open_feed"]
@@ -29,12 +30,16 @@ class FeedError(ValueError):
 
 @dataclass(frozen=True)
 class Feed:
-    """What a training reads. train: where the bigram's text is from; digests: of all that is read."""
+    """What a training reads. train: where the bigram's text is from.
+
+    digests: of the tokens of all that is read. data: the same as results name it, each once.
+    """
 
     source: Source
     held_out: HeldOut
     train: Sequence[Tokens]
     digests: list[str]
+    data: Sequence[Origin]
 
     def train_text(self) -> bytes:
         """The text that the bigram is fitted on: the beginning of every source."""
@@ -44,6 +49,7 @@ class Feed:
 def open_feed(spec: Spec) -> Feed:
     """Open all that ``spec.data`` names. Raises FeedError, or what a broken source says."""
     from lab.data.mixture import Mixture
+    from lab.data.origin import origins_of
     from lab.data.shards import open_tokens
     from lab.data.tokens import open_tokenizer
 
@@ -70,6 +76,7 @@ def open_feed(spec: Spec) -> Feed:
         held_out=_held_out(held, data.length),
         train=train,
         digests=[one.digest for one in [*train, *held]],
+        data=origins_of([*(one.data for one in data.train), *filter(None, [data.valid])]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from blocks import BLOCKS
 from blocks.base import Kernel
 from blocks.kernels import gpu
 from blocks.kernels.native import KernelError, library
+from lab.data.origin import Origin
 from lab.model.form import Spec
 from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, write_model
 from lab.train import checkpoint as checkpoints
@@ -62,7 +63,8 @@ class Ended:
     code: the exit code that a signal asks for, else 0.
 
     bits, bigram, xz: bits per byte of all held-out text that is scored, by the model (the average where one
-    is kept), a bigram of bytes fitted on the training text, and ``xz -9``; None before the end.
+    is kept), a bigram of bytes fitted on the training text, and ``xz -9``; None before the end. data: what it
+    was trained and scored on.
     """
 
     state: str
@@ -73,6 +75,7 @@ class Ended:
     tokens: int
     seconds: float
     held_out: int
+    data: Sequence[Origin]
     bits: float | None = None
     bigram: float | None = None
     xz: float | None = None
@@ -185,7 +188,7 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
         bits = trainer.score(list(range(feed.held_out.count)))
         weights = trainer.weights()
         if crew.leads:
-            _write_model(weights, spec, folder / MODEL, blocks)
+            _write_model(weights, spec, feed.data, folder / MODEL, blocks)
             bigram, xz = bigram_bits(feed.train_text(), feed.held_out.text), xz_bits(feed.held_out.text)
     return Ended(
         state="finished" if finished else "stopped",
@@ -196,6 +199,7 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
         tokens=progress.tokens,
         seconds=progress.seconds,
         held_out=len(feed.held_out.text),
+        data=feed.data,
         bits=bits,
         bigram=bigram,
         xz=xz,
@@ -287,7 +291,9 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
     folders.begin_log(folder, begun.step)
 
 
-def _write_model(weights: dict[str, Tensor], spec: Spec, path: Path, blocks: Blocks) -> None:
+def _write_model(
+    weights: dict[str, Tensor], spec: Spec, data: Sequence[Origin], path: Path, blocks: Blocks
+) -> None:
     """The file, whole or not at all."""
     model = build(spec, blocks=blocks)
     own = dict(model.named_parameters())
@@ -295,7 +301,7 @@ def _write_model(weights: dict[str, Tensor], spec: Spec, path: Path, blocks: Blo
         for name, value in weights.items():
             own[name].copy_(value)
     partial = path.with_name(f"{TEMPORARY}{path.name}")
-    write_model(model, spec, partial)
+    write_model(model, spec, partial, data)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)

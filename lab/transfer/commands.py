@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,10 +32,14 @@ __all__ = ["pack_rows", "run_study", "show_study"]
 STUDY = "study.yaml"
 
 StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a shipped study.")
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A YAML file, the name of a shipped study, or the folder of one that was run."
+    ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The folder of the study; default: runs/NAME.")
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of the study; default: the one given, or runs/NAME."),
 ]
 
 
@@ -66,6 +71,7 @@ def run_study(
     from sweeps.run import code_hash
 
     known = known_blocks(blocks)
+    study, out = _named(study, out)
     end = None if time_ is None else time.monotonic() + seconds_of(time_)
     asked = load(study, set_ or (), known)
     torch.set_num_threads(1)
@@ -119,6 +125,7 @@ def show_study(
     Examples:
       lab transfer show transfer
       lab transfer show transfer --verdict sweeps/known/lite.parquet
+      lab transfer show runs/transfer
       lab transfer show mine.yaml --html mine.html --json
     """
     from lab.transfer.page import document, page
@@ -128,6 +135,7 @@ def show_study(
     if html is not None and (html.is_dir() or not html.parent.is_dir()):
         raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
     known = known_blocks(blocks)
+    study, out = _named(study, out)
     asked = load(study, set_ or (), known)
     frame, wanted = rows_of(asked, _folder(asked, out), known)
     found = held_against(asked, frame, wanted, verdict)
@@ -136,10 +144,11 @@ def show_study(
         from sweeps.files import write_text
 
         write_text(html, render(found, asked.name))
+    data, words = _here(asked.data)
     if json:
-        emit(document(found) | ({} if html is None else {"html": str(html)}))
+        emit(document(found) | {"data_here": data} | ({} if html is None else {"html": str(html)}))
         return
-    say(page(found))
+    say(f"{page(found)}\n\n{words}")
     if html is not None:
         say(f"\npage: {html}")
 
@@ -164,6 +173,7 @@ def pack_rows(
     if file.is_dir() or not file.parent.is_dir():
         raise CommandError(f"{file}: a file name in a folder that exists is wanted")
     known = known_blocks(blocks)
+    study, out = _named(study, out)
     asked = load(study, set_ or (), known)
     frame, wanted = rows_of(asked, _folder(asked, out), known)
     pack(frame, file)
@@ -171,6 +181,37 @@ def pack_rows(
         emit({"file": str(file), "rows": frame.height, "asked": wanted})
     else:
         say(f"{file}: {frame.height:,} of {plural(wanted, 'training')}")
+
+
+def _named(study: str, out: Path | None) -> tuple[str, Path | None]:
+    """The file of a study and its folder, where ``study`` is a folder; a shipped study's name goes first.
+
+    Raises CommandError.
+    """
+    from lab.transfer.pieces import shipped
+
+    folder = Path(study)
+    if study in shipped() or not folder.is_dir():
+        return study, out
+    if not (folder / STUDY).is_file():
+        raise CommandError(
+            f"{study}: this is a directory without {STUDY}, so no transfer study was run in it"
+        )
+    return str(folder / STUDY), out or folder
+
+
+def _here(data: str) -> tuple[dict[str, Any] | None, str]:
+    """The study's data as they are on this machine, plain and in words; None where they are not."""
+    from lab.data.origin import origin_of
+    from lab.data.tokens import DataError
+
+    try:
+        found = origin_of(data)
+    except DataError as exc:
+        return None, f"data on this machine: none ({exc})"
+    return asdict(
+        found
+    ), f"data on this machine: {found.words}; rows that were made elsewhere may be of others"
 
 
 def _folder(study: Study, out: Path | None) -> Path:
