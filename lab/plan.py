@@ -10,7 +10,18 @@ import typer
 
 from lab.progress import duration
 from lab.sweep import SetOption, not_trained
-from lab.terminal import BlocksOption, CommandError, JsonOption, emit, known_blocks, plural, say, short, table
+from lab.terminal import (
+    BlocksOption,
+    CommandError,
+    JsonOption,
+    emit,
+    known_blocks,
+    note,
+    plural,
+    say,
+    short,
+    table,
+)
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -21,7 +32,8 @@ __all__ = ["plan", "validate"]
 FileArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE|SPEC", help="A YAML file: a recipe, or a model's specification; or a shipped recipe."
+        metavar="RECIPE|SPEC",
+        help="A YAML file: a recipe, or a model's specification; or the name of a shipped one.",
     ),
 ]
 
@@ -39,16 +51,17 @@ def validate(
 
     Examples:
       lab validate ratios.yaml
+      lab validate golf
       lab validate smoke --set "search.r=[2:1, 3:1]" --json
     """
     from sweeps.plan import plan as make_plan
     from sweeps.recipe import find, load
 
     known = known_blocks(blocks)
-    if _is_model(recipe):
+    if (model := _model(recipe, "validate")) is not None:
         from lab.model.plan_page import validate_model
 
-        validate_model(Path(recipe), set_ or [], known, json)
+        validate_model(model, set_ or [], known, json)
         return
     asked, file = load(recipe, set_ or (), known), str(find(recipe))
     size = make_plan(asked, known, gflops=1.0)  # any rate: the time it gives is not shown
@@ -62,11 +75,25 @@ def validate(
         say("\n\n".join((f"{file} is valid: {_size(size)}", *_comparisons(size))))
 
 
-def _is_model(name: str) -> bool:
-    """Whether ``name`` is the file of a model's specification."""
-    from lab.model.spec import kind_of
+def _model(name: str, command: str) -> Path | None:
+    """The file of a model's specification, given or shipped; None for a recipe.
 
-    return kind_of(Path(name)) == "model"
+    Of a name that both have the recipe is meant, and where the specification is, is said. Raises CommandError
+    where nothing is of that name.
+    """
+    from lab.model.spec import kind_of
+    from lab.train.shipped import shipped
+    from sweeps.recipe import shipped as shipped_recipes
+    from sweeps.written import WrittenError, find
+
+    recipes, specs = shipped_recipes(), shipped()
+    try:
+        path = find(name, specs | recipes, "recipe or specification")
+    except WrittenError as exc:
+        raise CommandError(str(exc)) from None
+    if path in recipes.values() and path.stem in specs:
+        note(f"{path.stem} is a recipe, and a model's specification, too: lab {command} {specs[path.stem]}")
+    return path if kind_of(path) == "model" else None
 
 
 def plan(
@@ -96,17 +123,18 @@ def plan(
     Examples:
       lab plan ratios.yaml
       lab plan ratios.yaml --set seeds=5 --workers 8 --json
+      lab plan golf
       lab plan winner.yaml --device a100 --device "mine:100e12@0.3" --devices 8
     """
     known = known_blocks(blocks)
-    if _is_model(recipe):
+    if (model := _model(recipe, "plan")) is not None:
         from lab.model.plan_page import plan_model
 
         if workers is not None:
             raise CommandError(
                 f"--workers is for recipes, and {recipe} is a model's specification: --devices"
             )
-        plan_model(Path(recipe), set_ or [], known, device or list(DEVICES), devices or 1, json)
+        plan_model(model, set_ or [], known, device or list(DEVICES), devices or 1, json)
         return
     if device or devices:
         raise CommandError(f"--device and --devices are for a model's specification; {recipe} is a recipe")

@@ -103,7 +103,7 @@ def scale(
     name = "model" if out is None else out.stem
     spec = recipe(done, name, vocab, tokenizer, sources, seen, table_of_blocks, found.around)
     kinds = mixers(done.schedule, done.shape, spec.data.length)
-    text = commented(spec, [found.told])
+    text = commented(spec, [found.told, " ".join(_solved(done).split())])
     _check_spec(text, name, table_of_blocks)
     warnings = list(unlike_practice(kinds, table_of_blocks))
     page = "\n\n".join(_page(found, done, spec, kinds, table_of_blocks))

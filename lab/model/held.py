@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blocks.base import Block, Shape
+from blocks.base import Block, Context, Shape
 from blocks.model import Stack
+from blocks.values import Embedding, Values, widths_of
 
 __all__ = ["SHORT", "kept", "passing"]
 
@@ -73,16 +74,29 @@ def _bytes_kept(stack: Stack, x_BTD: Tensor, bf16: bool) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):  # noqa: SIM117
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            stack(x_BTD.requires_grad_())
+            stack(x_BTD.requires_grad_(), None, _context(stack, x_BTD))
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
 def _bytes_at_most(stack: Stack, x_BTD: Tensor) -> int:
     with _Live() as live:
-        y_BTD, _ = stack(x_BTD.requires_grad_())
+        y_BTD, _ = stack(x_BTD.requires_grad_(), None, _context(stack, x_BTD))
         y_BTD.backward(torch.ones_like(y_BTD))
     stack.zero_grad(set_to_none=True)
     return live.most
+
+
+def _context(stack: Stack, x_BTD: Tensor) -> Context | None:
+    """What a model would hand to the block beside its input: values, where it asks for them.
+
+    Their table is as narrow as can be, since it is counted with the model and not with a block.
+    """
+    widths = widths_of(stack.blocks(), stack.shape)
+    if not widths:
+        return None
+    context: Context = {}
+    Values(Embedding(dim=1), 1, widths)(torch.zeros(x_BTD.shape[:2], dtype=torch.long), context)
+    return context
 
 
 class _Live(TorchDispatchMode):

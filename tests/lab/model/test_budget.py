@@ -8,9 +8,12 @@ import torch
 
 from blocks import BLOCKS
 from blocks.base import Shape
+from blocks.schedule import parse
 from lab.model.budget import ROOM, BudgetError, budget, device_named, matmul_rate
 from lab.model.held import _Live, kept, passing
 from lab.model.spec import build, loads
+from lab.train.shipped import shipped
+from sweeps.recipe import shipped as recipes
 
 TEXT = """\
 kind: model
@@ -34,6 +37,15 @@ def test_short_rows_tell_what_long_ones_keep(name: str, bf16: bool, monkeypatch:
     assert guessed[0] + 2 * guessed[1] == pytest.approx(real[0] + 2 * real[1], rel=1e-3), name
     # What rows share and grows with their length, such as a mask, is counted with them: never too little.
     assert guessed[1] >= 0.999 * real[1], name
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_values_that_a_model_embeds_are_held_with_the_block_that_reads_them(bf16: bool) -> None:
+    (((plain,),), ((reading,),)) = (parse(text) for text in ("attn", "attn(values=True)"))
+    size = 64 * SHAPE.dim * (2 if bf16 else 4)
+    more = kept(reading, SHAPE, 64, bf16)[1] - kept(plain, SHAPE, 64, bf16)[1]
+    assert size <= more <= size + 16 * 64  # and the way from the token to its narrow row
+    assert passing(reading, SHAPE, 64)[1] >= passing(plain, SHAPE, 64)[1]
 
 
 def test_what_is_held_at_most_counts_what_is_there_and_lets_go_of_what_went() -> None:
@@ -136,6 +148,22 @@ def test_plan_and_validate_read_a_specification(answer, spec: Path) -> None:
     assert json.loads(answer("validate", spec, "--json"))["kind"] == "model"
 
 
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_a_shipped_specification_is_found_by_its_name_unless_a_recipe_has_it(
+    command: str, name: str, lab, spec: Path
+) -> None:
+    words = ("--device", "a100", "--set", "data.length=64") if command == "plan" else ()
+    by_path = lab(command, shipped()[name], *words)
+    assert by_path.code == 0 and name in by_path.out and not by_path.err
+    if name in recipes():
+        said = lab("validate", name)
+        assert said.code == 0 and "is valid" in said.out and "a model of" not in said.out
+        assert said.err.count("\n") == 1 and f"lab validate {shipped()[name]}" in said.err
+    else:
+        assert lab(command, name, *words) == by_path == lab(command, f"{name}.yaml", *words)
+
+
 def test_a_device_too_small_is_told_with_the_rows_that_fit(answer, spec: Path) -> None:
     sets = ("--set", "model.shape.dim=32", "--set", "data.length=16384", "--set", "train.batch=512")
     page = answer("plan", spec, *sets, "--set", "model.vocab=50000", "--device", "a100")
@@ -147,6 +175,8 @@ def test_a_device_too_small_is_told_with_the_rows_that_fit(answer, spec: Path) -
     [
         (("plan", "tiny.yaml", "--workers", "2"), ("--workers", "--devices")),
         (("plan", "smoke", "--device", "a100"), ("--device", "is a recipe")),
+        (("plan", "gollf"), ("no shipped recipe or specification", "did you mean 'golf'", "ratios")),
+        (("plan", "."), ("is a directory", "recipe or specification")),
         (("plan", "tiny.yaml", "--device", "tpu"), ("'tpu'", "a100")),
         (("plan", "tiny.yaml", "--set", "train.micro=3"), ("train.micro", "divide the batch")),
         (("validate", "tiny.yaml", "--set", "model.vocab=3"), ("model.vocab", "is 3; bytes")),

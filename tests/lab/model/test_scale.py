@@ -10,6 +10,7 @@ from blocks import BLOCKS
 from blocks.base import Shape
 from blocks.model import LanguageModel
 from blocks.schedule import parse, tile
+from lab.genesis.training import training
 from lab.model.commented import CHOSEN, commented
 from lab.model.form import Source
 from lab.model.scale import LIKE, WITHIN, ScaleError, Size, mixers, recipe, scale, unlike_practice
@@ -105,7 +106,15 @@ def test_the_file_is_the_specification_and_says_what_was_chosen() -> None:
     spec = recipe(done, "tiny", 257, "bytes", [Source(data="corpus")], 2_000_000_000, BLOCKS)
     text = commented(spec, ["two", "lines"])
     assert loads(text) == spec and text.startswith("# two\n# lines\nkind: model\n")
-    assert all(f"# {note}\n" in text for note in CHOSEN.values())
+    assert all(f"# {line}\n" in text for note in CHOSEN.values() for line in note.splitlines())
+    mixture = training().pre_training.mixture.value
+    assert mixture is not None and all(
+        f"{name} {share:g}" in CHOSEN["data.train"] for name, share in mixture.items()
+    )
+    # The six folders that it shows load, with the weights of the mixture.
+    shown = " ".join(CHOSEN["data.train"].partition("train: ")[2].split())
+    six = loads(text, overrides=[f"data.train={shown}"]).data.train
+    assert [one.weight for one in six] == list(mixture.values())
     assert (spec.train.steps, spec.train.batch, spec.data.length) == (7629, 128, 2048)
     rate = spec.train.rate
     assert (rate.shape, rate.warmup, rate.decay, spec.train.optimiser.betas) == (
@@ -151,6 +160,9 @@ def test_the_winner_of_a_folder_becomes_a_file(answer, folder: Path) -> None:
     page = answer("scale", "ratios", *SIZE, "--out", "winner.yaml")
     spec = load(Path("winner.yaml"))
     assert page.startswith("r=4 of runs/ratios: ") and "9 linear, 2 full of 11 layers" in page
+    told, (solved,) = page.splitlines()[0], [one for one in page.splitlines() if one.startswith("solved")]
+    head = Path("winner.yaml").read_text().splitlines()[:2]
+    assert head == [f"# {told}", f"# {' '.join(solved.split())}"] and " to a width of " in solved
     assert spec.name == "winner" and spec.model.depth == 11 and spec.model.shape.norm == "rms_zero"
     assert [type(layer[0]).__name__ for layer in parse(spec.model.schedule)] == ["GDN"] * 4 + ["FoX"]
     assert spec.train.steps == 10_000_000 // (128 * 2048)
