@@ -109,7 +109,7 @@ def evaluate(
         found = harness.run(
             opened, coded, names, window=window or spec.data.length, examples=examples, include=include
         )
-        document["tasks"] = [asdict(one) for one in found]
+        document |= harness.document(found)
     emit(document) if json else say(page.page(document))
 
 

@@ -8,7 +8,7 @@ only puts it into the harness's class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,18 @@ from blocks.notation import suggest
 from lab.evaluate.bits import LOGITS
 from lab.evaluate.text import Tokenizer
 
-__all__ = ["CARD", "Figure", "HarnessError", "check_installed", "continuations", "go_on", "run", "task_names"]
+__all__ = [
+    "CARD",
+    "CAVEAT",
+    "Figure",
+    "HarnessError",
+    "check_installed",
+    "continuations",
+    "document",
+    "go_on",
+    "run",
+    "task_names",
+]
 
 CARD: Mapping[str, float] = {
     "arc_easy": 44.02,
@@ -36,7 +47,13 @@ CARD: Mapping[str, float] = {
     "sciq": 46.80,
 }
 """The preset ``genesis``: the eight tasks of Genesis-152M's model card and the accuracies that it states, in
-percent. The card used LightEval, whose prompts and normalisation of answers are others."""
+percent; those of ``acc``."""
+
+CAVEAT = (
+    "what Genesis-152M's model card states of its own weights, measured by LightEval, whose prompts and "
+    "normalisation of answers are others: figures of the same weights may differ"
+)
+"""What a figure of the card is; it stands beside every one."""
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Ids of a context and of what may follow it, neither empty."""
@@ -48,13 +65,17 @@ class HarnessError(ValueError):
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one task: value and standard error as the harness gives them, over ``examples``."""
+    """One metric of one task: value and standard error as the harness gives them, over ``examples``.
+
+    card: what the model card states of it, as a share; None where it states nothing.
+    """
 
     task: str
     metric: str
     value: float
     error: float | None
     examples: int
+    card: float | None = None
 
 
 def check_installed() -> None:
@@ -173,6 +194,12 @@ def run(
     return list(_figures(found))
 
 
+def document(found: Sequence[Figure]) -> dict[str, Any]:
+    """The figures as plain values, and what those of the card are where there are any."""
+    carded = any(one.card is not None for one in found)
+    return {"tasks": [asdict(one) for one in found], **({"card": CAVEAT} if carded else {})}
+
+
 def _about_data(exc: BaseException) -> bool:
     """Whether a data set could not be read: raised by the packages that fetch it."""
     return isinstance(exc, OSError) or type(exc).__module__.partition(".")[0] in (
@@ -192,7 +219,7 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
                 continue
             error = values.get(f"{metric}_stderr,{kept}")
             name = metric if kept == "none" else f"{metric} ({kept})"
-            rows.append(
-                Figure(task, name, float(value), error if isinstance(error, float) else None, counted)
-            )
+            card = CARD[task] / 100 if name == "acc" and task in CARD else None
+            error = error if isinstance(error, float) else None
+            rows.append(Figure(task, name, float(value), error, counted, card))
     return rows

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab.data.origin import Origin
-from lab.evaluate.harness import CARD
 from lab.terminal import percent, plural, table
 
 __all__ = ["page"]
@@ -23,7 +22,7 @@ def page(document: Document) -> str:
     if "synthetic" in document:
         parts.append(_synthetic(document["synthetic"]))
     if "tasks" in document:
-        parts.append(_tasks(document["tasks"]))
+        parts.append(_tasks(document["tasks"], document.get("card")))
     return "\n\n".join(parts)
 
 
@@ -130,9 +129,8 @@ def _synthetic(rows: list[Document]) -> str:
     return "\n\n".join((table(header, body), "\n".join(told)))
 
 
-def _tasks(rows: list[Document]) -> str:
-    carded = any(row["task"] in CARD and row["metric"] == "acc" for row in rows)
-    header = ("", "metric", "value", "standard error", "examples") + (("card",) if carded else ())
+def _tasks(rows: list[Document], caveat: str | None) -> str:
+    header = ("", "metric", "value", "standard error", "examples", *(("card",) if caveat else ()))
     body = []
     for row in rows:
         cells: list[str] = [
@@ -142,12 +140,7 @@ def _tasks(rows: list[Document]) -> str:
             "-" if row["error"] is None else f"{row['error']:.4f}",
             f"{row['examples']:,}",
         ]
-        if carded:
-            listed = row["task"] in CARD and row["metric"] == "acc"
-            cells.append(f"{CARD[row['task']] / 100:.4f}" if listed else "-")
+        if caveat:
+            cells.append("-" if row["card"] is None else f"{row['card']:.4f}")
         body.append(cells)
-    note = (
-        "Card: what Genesis-152M's model card states of its own weights, measured by LightEval, whose\n"
-        "prompts and normalisation of answers are others: figures of the same weights may differ."
-    )
-    return "\n\n".join((table(header, body), *((note,) if carded else ())))
+    return "\n\n".join((table(header, body), *((f"Card: {caveat}.",) if caveat else ())))

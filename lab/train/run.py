@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,6 +285,7 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
         "peak_from": begun.peak_from,
         "params": begun.params,
         "data": feed.digests,
+        "origins": [asdict(one) for one in feed.data],
     }
     write_text(folder / SPEC, dump(spec))
     write_text(path, json.dumps(env, indent=2) + "\n")

@@ -92,6 +92,8 @@ def test_a_result_names_what_it_was_made_from_by_the_digest_of_what_was_read(
 
 def test_a_model_keeps_the_digest_in_whatever_file_it_is_written_to(here: Path, answer) -> None:
     wanted = [Origin("data", "prepared tokens", digests(here)["data"])]
+    env = json.loads(Path("models/small/env.json").read_text())
+    assert [Origin(**one) for one in env["origins"]] == wanted
     answer("export", "models/small", "--out", "whole.safetensors")
     answer("export", "whole.safetensors", "--int6", "--no-score", "--out", "six.zst")
     for path in ("models/small/model.safetensors", "whole.safetensors", "six.zst"):

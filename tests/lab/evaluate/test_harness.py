@@ -11,7 +11,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lab.evaluate.harness import CARD, HarnessError, check_installed, continuations, go_on, task_names
+from lab.evaluate.harness import (
+    CARD,
+    CAVEAT,
+    HarnessError,
+    _figures,
+    check_installed,
+    continuations,
+    document,
+    go_on,
+    task_names,
+)
+from lab.evaluate.page import page
 from lab.model.spec import loads, write_model
 from tests.lab.evaluate.small import SPEC, Bytes, model_of
 
@@ -78,6 +89,24 @@ def test_the_preset_is_the_eight_tasks_of_the_card() -> None:
     assert task_names("sciq, genesis,my_task") == ["sciq", *[t for t in CARD if t != "sciq"], "my_task"]
     with pytest.raises(HarnessError, match="--tasks is empty"):
         task_names(" ,")
+
+
+def test_what_the_card_states_stands_beside_it_in_the_document_and_on_the_page() -> None:
+    values = {"acc,none": 0.5, "acc_stderr,none": 0.01, "acc_norm,none": 0.25}
+    tasks = [*CARD, "my_task"]
+    found = list(_figures({"results": dict.fromkeys(tasks, values), "n-samples": {}}))
+    told = document(found)
+    assert told["card"] == CAVEAT and "LightEval" in CAVEAT
+    cards = {(one["task"], one["metric"]): one["card"] for one in told["tasks"]}
+    assert cards == {
+        (task, metric): CARD[task] / 100 if metric == "acc" and task in CARD else None
+        for task in tasks
+        for metric in ("acc", "acc_norm")
+    }
+    shown = page({"name": "a", "model": "b", **told})
+    assert all(f"{share / 100:.4f}" in shown for share in CARD.values()) and CAVEAT in shown
+    alone = document([one for one in found if one.task == "my_task"])
+    assert "card" not in alone and "card" not in page({"name": "a", "model": "b", **alone}).lower()
 
 
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

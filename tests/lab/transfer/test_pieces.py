@@ -1,5 +1,6 @@
 """A study as text: what it asks for, what makes two trainings the same, what it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from lab.model.spec import dump as dump_spec
 from lab.model.spec import loads, schedule_of, shape_of
 from lab.train.rates import share_at
+from lab.transfer import rows
 from lab.transfer.form import Study
 from lab.transfer.pieces import StudyError, branch_step, dump, load, pieces, row_key, shipped
 from sweeps.match import costs
@@ -114,3 +116,24 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     for name, word in (("transfr", "did you mean 'transfer'"), (str(tmp_path), "this is a directory")):
         with pytest.raises(StudyError, match=word):
             load(name)
+
+
+def test_a_folder_that_a_study_was_run_in_is_that_study_and_its_rows(
+    study: Study, tmp_path: Path, answer, lab
+) -> None:
+    folder = tmp_path / "transfer"  # also the name of a shipped study
+    folder.mkdir()
+    (folder / "study.yaml").write_text(dump(study))
+    piece = pieces(study)[0]
+    row = dict.fromkeys(rows.SCHEMA) | {
+        "key": row_key(piece.spec(study.tokens[0]), study.scored),
+        "label": piece.label,
+        "made": "these sources",
+    }
+    rows.write(folder, row)
+    found = json.loads(answer("transfer", "pack", folder, tmp_path / "packed.parquet", "--json"))
+    assert (found["rows"], found["asked"]) == (1, len(pieces(study)) * len(study.tokens))
+    other = lab("transfer", "pack", folder, tmp_path / "none.parquet", "--out", tmp_path / "none")
+    assert other.code == 2 and "there is no row" in other.err
+    refused = lab("transfer", "show", tmp_path)
+    assert refused.code == 2 and "a directory without study.yaml" in refused.err

@@ -138,6 +138,9 @@ def test_killed_in_the_middle_and_gone_on_with_a_study_has_the_rows_of_one_left_
     assert measured(folder).equals(measured(tmp_path / "alone"))
     shown = answer("transfer", "show", path, "--out", folder, "--html", tmp_path / "toy.html")
     assert "Not yet" not in shown and "synthetic score" in shown and (tmp_path / "toy.html").is_file()
+    assert answer("transfer", "show", folder, "--json") == answer(
+        "transfer", "show", path, "--out", folder, "--json"
+    )
     packed = answer("transfer", "pack", path, tmp_path / "toy.parquet", "--out", folder, "--json")
     assert (
         json.loads(packed)["rows"]
