@@ -96,7 +96,7 @@ def _preset(name: str, length: int, context: typer.Context, blocks: dict[str, ty
     preset = load(name, blocks)
     part, layers, shape = preset.model, schedule_of(preset, blocks), shape_of(preset)
     found = account(layers, shape, part.vocab, length, blocks, part.tied, design_of(preset))
-    told = {key: getattr(preset, key) for key in ("name", "source", "note", "ours", "params")}
+    told = {key: getattr(preset, key) for key in ("name", "source", "note", "ours", "params", "published")}
     around = {key: getattr(part, key) for key in ("inputs", "residual", "values", "norms", "softcap", "init")}
     return {"preset": told, **found, "around": around}
 
@@ -194,10 +194,13 @@ def _of_preset(found: dict[str, Any]) -> list[str]:
     """Where a preset comes from, and whether its count is the published one."""
     if (preset := found.get("preset")) is None:
         return []
-    count = "this lab's own" if preset["ours"] else "as published"
+    known = "this lab's own" if preset["ours"] else "as published"
+    count = f"{preset['params']:,} parameters, {known}"
+    if whole := preset["published"]:
+        count = f"{preset['params']:,} of {whole:,} published parameters"
     note = f"note      {preset['note']}" if preset["note"] else ""
     return [
-        f"preset    {preset['name']}: {preset['params']:,} parameters, {count}",
+        f"preset    {preset['name']}: {count}",
         f"source    {preset['source']}",
         *textwrap.wrap(note, 110, subsequent_indent=" " * 10),
         "",

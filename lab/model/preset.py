@@ -22,6 +22,7 @@ class Preset(BaseModel):
     """An architecture, without data and training.
 
     params: learned scalars of the whole model, as published or, where ``ours`` is true, as this lab made it.
+    published: those of the source's whole model, where a part of it is left out here.
     source: where the architecture stands. note: what differs from there. ablation: its parts, where ``lab
     ablate`` can leave them out.
     """
@@ -32,6 +33,7 @@ class Preset(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{0,63}$")]
     source: Text
     params: Count
+    published: Count | None = None
     ours: bool = False
     note: Text | None = None
     model: ModelPart
