@@ -61,7 +61,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Made:
-    """A kernel on a target. registers: of a thread. spilled: bytes of stack, or spilled vector registers.
+    """A kernel on a target. registers: vector registers of a thread. spilled: bytes of its memory outside
+    them (stack, scratch), and on AMD spilled vector registers. scalars: spilled scalar registers, on AMD.
 
     products: instructions that multiply matrices on tensor cores (HMMA, HGMMA; mfma). dots: whether the
     kernel has a matrix product.
@@ -69,6 +70,7 @@ class Made:
 
     registers: int
     spilled: int
+    scalars: int
     products: int
     shared: int
     dots: bool
@@ -139,7 +141,9 @@ def _from_amd(text: str, shared: int, dots: bool) -> Made:
     def number(key: str) -> int:
         return int(re.search(rf"\.{key}:\s+(\d+)", text)[1])  # pyright: ignore[reportOptionalSubscript]
 
-    return Made(number("vgpr_count"), number("vgpr_spill_count"), text.count("v_mfma"), shared, dots)
+    spilled = number("vgpr_spill_count") + number("private_segment_fixed_size")
+    scalars = number("sgpr_spill_count")
+    return Made(number("vgpr_count"), spilled, scalars, text.count("v_mfma"), shared, dots)
 
 
 def _from_nvidia(cubin: bytes, shared: int, dots: bool) -> Made:
@@ -153,4 +157,4 @@ def _from_nvidia(cubin: bytes, shared: int, dots: bool) -> Made:
             for tool, flags in (("cuobjdump", ["-res-usage"]), ("nvdisasm", ["-c"]))
         )
     registers, stack = (int(re.findall(rf"{key}:(\d+)", usage)[-1]) for key in ("REG", "STACK"))
-    return Made(registers, stack, len(re.findall(r"\bHG?MMA\b", code)), shared, dots)
+    return Made(registers, stack, 0, len(re.findall(r"\bHG?MMA\b", code)), shared, dots)

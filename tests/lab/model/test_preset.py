@@ -80,7 +80,7 @@ def genesis_152m() -> int:
 
 def genesis_152m_whole() -> int:
     dim, rank, hidden = 576, 4, 288
-    # Of the test-time layer: start, queries, keys, values, outputs and gate; a low rank; a norm, a rate, a scale.
+    # Test-time layer: start, queries, keys, values, outputs and gate; a low rank; a norm, a rate, a scale.
     layer = 6 * dim * dim + 2 * rank * dim + 4 * dim
     confidence = 2 * dim * hidden + hidden + hidden + 1
     return genesis_152m() + layer + dim * dim + confidence + 2 * dim * dim
