@@ -78,9 +78,10 @@ def ablate(
         return
     if figure is not None:
         from analysis.ablation_plot import figure as drawn
+        from lab.ablate.page import costs
         from lab.figures import write
 
-        write(drawn(worth), figure)
+        write(drawn(worth, [costs(one) for one in worth.worth]), figure)
     if json:
         emit({"preset": preset, "folder": str(folder), **asdict(worth)})
     else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from analysis.ablation import Ablation, Effect
+from analysis.ablation import Ablation, Effect, Worth
 from lab.ablate.form import AblationPart
 from lab.terminal import plural, short, table
 
-__all__ = ["page"]
+__all__ = ["costs", "page"]
 
 EFFECTS = ("left out of all", "95 %", "added to none", "95 %")
-HEADER = ("part", *EFFECTS, "parameters", "FLOPs", "state", "its source says")
+COSTS = {"parameters": "params", "FLOPs": "flops", "state": "state"}
+HEADER = ("part", *EFFECTS, *COSTS, "its source says")
 
 
 def page(found: Ablation, asked: AblationPart, name: str) -> str:
@@ -19,14 +20,17 @@ def page(found: Ablation, asked: AblationPart, name: str) -> str:
             one.part,
             *_told(one.in_full, found),
             *_told(one.alone, found),
-            _signed(one.params),
-            _signed(one.flops),
-            _signed(one.state),
+            *costs(one).values(),
             asked.parts[one.part].claim,
         )
         for one in found.worth
     ]
     return "\n\n".join((_sentence(found, name), table(HEADER, rows), _note(found)))
+
+
+def costs(one: Worth) -> dict[str, str]:
+    """Heading -> what a part adds to the whole: ``+1.23k``."""
+    return {heading: _signed(getattr(one, what)) for heading, what in COSTS.items()}
 
 
 def _sentence(found: Ablation, name: str) -> str:

@@ -12,6 +12,7 @@ from analysis.ablation import Parts, ablation
 from analysis.ablation_plot import figure
 from analysis.stats import estimate, holm
 from analysis.tables import SCORES
+from lab.ablate.page import costs
 
 from .boards import BUDGET, make_board
 
@@ -72,12 +73,22 @@ def test_no_part_is_found_where_there_is_none() -> None:
     assert named <= 20, named
 
 
-def test_costs_are_what_the_part_adds_to_the_whole() -> None:
-    board = make_board(values(np.random.default_rng(0), dict.fromkeys(NAMES, 0.0)), LABELS)
-    costs = pl.Series([1000 + 7 * i**2 for i in range(len(LABELS))])
+def with_costs(board):
+    """Of every variant another number, and another of each kind."""
+    sizes = pl.Series([1000 + 7 * i**2 for i in range(len(LABELS))])
     order = [LABELS.index(label) for label in board.candidates["label"]]
-    frame = board.candidates.with_columns(params=costs[order], flops=2 * costs[order], state=3 * costs[order])
-    found = ablation(replace(board, candidates=frame), PARTS)
+    frame = board.candidates.with_columns(params=sizes[order], flops=2 * sizes[order], state=3 * sizes[order])
+    return replace(board, candidates=frame)
+
+
+def drawn_of(found):
+    return figure(found, [costs(one) for one in found.worth])
+
+
+def test_costs_are_what_the_part_adds_to_the_whole() -> None:
+    found = ablation(
+        with_costs(make_board(values(np.random.default_rng(0), dict.fromkeys(NAMES, 0.0)), LABELS)), PARTS
+    )
     assert found is not None
     for i, one in enumerate(found.worth, 1):
         assert (one.params, one.flops, one.state) == tuple(-7 * k * i**2 for k in (1, 2, 3))
@@ -99,18 +110,27 @@ def test_what_is_not_trained_yet_has_no_effect_and_without_the_whole_there_is_no
     found = ablation(make_board(drawn[less], [LABELS[i] for i in less]), PARTS)
     assert found is not None
     assert [one.alone is None for one in found.worth] == [False, True, False]
-    assert len(figure(found).data) == 2
+    assert len(drawn_of(found).data) == 2
     assert ablation(make_board(drawn[1:], LABELS[1:]), PARTS) is None
 
 
-def test_the_figure_has_every_effect_where_it_is() -> None:
-    found = ablation(
-        make_board(values(np.random.default_rng(0), {"gate": 0.2, "taps": 0, "norm": 0}), LABELS), PARTS
-    )
+def test_the_figure_has_every_effect_and_every_cost_where_it_is() -> None:
+    drawn = values(np.random.default_rng(0), {"gate": 0.2, "taps": 0, "norm": 0})
+    found = ablation(with_costs(make_board(drawn, LABELS)), PARTS)
     assert found is not None
-    for trace, place in zip(figure(found).data, ("in_full", "alone"), strict=True):
+    picture = drawn_of(found)
+    for trace, place in zip(picture.data, ("in_full", "alone"), strict=True):
         effects = [getattr(one, place) for one in found.worth]
         assert list(trace.x) == pytest.approx([100 * e.mean for e in effects])
         assert [round(y) for y in trace.y] == [0, 1, 2]
         ends = np.array(trace.x) + np.array(trace.error_x.array)
         assert ends == pytest.approx([100 * e.interval[1] for e in effects])
+    columns = {}
+    for written in picture.layout.annotations:
+        at = "heading" if written.yref == "paper" else written.y
+        columns.setdefault(written.xshift, {})[at] = written.text
+    assert {column.pop("heading"): column for column in columns.values()} == {
+        "parameters": {0: "-7", 1: "-28", 2: "-63"},
+        "FLOPs": {0: "-14", 1: "-56", 2: "-126"},
+        "state": {0: "-21", 1: "-84", 2: "-189"},
+    }
