@@ -74,13 +74,18 @@ def _machine() -> Iterator[Check]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("cores", "ok", f"{cores} usable; torch would take {torch.get_num_threads()} threads")
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    platforms = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    build = next((f"{name} {version}" for name, version in platforms.items() if version), "CPU only")
     yield Check("torch build", "ok", f"{build}, {torch.backends.cpu.get_cpu_capability()}")
     if torch.cuda.is_available():
+        from torch.utils import collect_env
+
         found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
         yield Check(
             "GPU", "ok", ", ".join(f"{x.name} (compute capability {x.major}.{x.minor})" for x in found)
         )
+        if driver := collect_env.get_nvidia_driver_version(collect_env.run):
+            yield Check("driver", "ok", driver)
     else:
         yield Check("GPU", "note", "none; sweeps run on the CPU")
     found = compiler()

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from blocks.kernels.check import Op
 
-__all__ = ["Check", "compared", "kernels", "timed"]
+__all__ = ["Case", "Check", "case", "compared", "kernels", "timed"]
 
 LENGTHS = (1, 64, 130)
 BATCH, HEADS, KEY, VALUE, LENGTH = 4, 8, 64, 128, 2048
 """Of what is timed: a layer about as wide as Genesis' or a bit wider."""
 
-ROUNDS = 10
+DECODING = 4096
+"""Width of the layer whose last product is timed on one token: no cache of a GPU holds its matrix."""
+
+ROUNDS, CALLS = 10, 50
+"""Turns of what is timed, and forward passes of one token in a turn: one alone is mostly waiting."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,76 @@ class Check:
     name: str
     status: Literal["ok", "note", "broken"]
     detail: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: tensors in float64, words for their sizes. decoding: forward alone, as for one token."""
+
+    tensors: tuple[Tensor, ...]
+    words: str
+    decoding: bool
+
+
+def _tokens(x_BTHK: Tensor) -> str:
+    batch, length, heads, width = x_BTHK.shape
+    return f"{batch} x {length} tokens, {heads} heads of {width}"
+
+
+def _of_fox(q: Tensor, k: Tensor, *_: Tensor) -> str:
+    cached = k.shape[1] - q.shape[1]
+    return f"{_tokens(q)}, {k.shape[2]} of keys and values, {cached} cached tokens"
+
+
+def _of_rule(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> str:
+    return f"{_tokens(q)} and {v.shape[-1]}"
+
+
+def _of_largest(gate: Tensor, *_: Tensor) -> str:
+    return f"{gate.shape[0]} x {gate.shape[1]} tokens, {gate.shape[2]} channels"
+
+
+def _of_skipping(y: Tensor, weight: Tensor) -> str:
+    kept = int(y.count_nonzero())
+    return f"{y.shape[1]} token, {kept} of {y.shape[2]} channels to {weight.shape[0]}"
+
+
+WORDS: dict[str, Callable[..., str]] = {
+    "rms_norm": lambda x, *_: f"{_tokens(x)}, with a gate and without",
+    "fox": _of_fox,
+    "gated_delta": _of_rule,
+    "gated_linear": _of_rule,
+    "ttt": lambda q, *_: f"{_tokens(q)}, from three places in a mini-batch",
+    "gated_largest": _of_largest,
+    "skipping_product": _of_skipping,
+}
+"""Operation -> the words for the sizes of its tensors."""
+
+
+def case(op: Op, rng: Generator, length: int = LENGTH) -> Case:
+    """What ``op`` is timed on: ``length`` tokens, or one of them where it is for decoding alone."""
+    from blocks.kernels import check
+
+    decoding = op.name == "skipping_product"
+    sizes = check.Sizes(BATCH, HEADS, KEY, VALUE)
+    tensors = _decoded(rng) if decoding else op.draw(rng, length, sizes)
+    return Case(tensors, WORDS[op.name](*tensors), decoding)
+
+
+def _decoded(rng: Generator) -> tuple[Tensor, Tensor]:
+    """The hidden activations of one token, most of them 0, and the last matrix of their layer.
+
+    A quarter is kept in blocks of 16, by which a quarter of the matrix is read (``Sparse.reads``).
+    """
+    import torch
+
+    from blocks.base import Shape
+    from blocks.ffn import Sparse, keep_largest
+
+    block, shape = Sparse(expand=4, k_ratio=0.25, block=16), Shape(dim=DECODING, heads=HEADS)
+    u = torch.randn(1, 1, 4 * DECODING, generator=rng, dtype=torch.float64)
+    weight = torch.randn(DECODING, u.shape[-1], generator=rng) * u.shape[-1] ** -0.5
+    return keep_largest(u, block.kept(shape) // block.block, block.block), weight
 
 
 def kernels() -> dict[str, Op]:
@@ -68,47 +142,60 @@ def _broken(what: str, exc: Exception) -> Check:
 def timed(
     device: torch.device, kind: torch.dtype, length: int = LENGTH, rounds: int = ROUNDS
 ) -> Iterator[Check]:
-    """Forward and backward of each kernel and of our form in torch, milliseconds, in turns; a line each."""
+    """Forward and backward of each kernel and of our form in torch, milliseconds, in turns; a line each.
+
+    Of a kernel for decoding forward alone, on one token.
+    """
+    import torch
+
     for name, op in kernels().items():
         try:
-            ours, plain = _turns(op, device, kind, length, rounds)
+            given = case(op, torch.Generator().manual_seed(0), length)
+            ours, plain = _turns(op, given, device, kind, rounds)
         except Exception as exc:  # a kernel that does not run is a line of the report, as above
             yield _broken(f"time {name}", exc)
             continue
         ours_ms, plain_ms = (statistics.median(times) * 1e3 for times in (ours, plain))
-        what = str(kind).removeprefix("torch.")
-        spread = f"{min(ours) * 1e3:.2f} to {max(ours) * 1e3:.2f}"
+        spread = f"{min(ours) * 1e3:.3f} to {max(ours) * 1e3:.3f}"
+        passes = "forward" if given.decoding else "forward and backward"
         yield Check(
             f"time {name}",
             "ok",
-            f"{ours_ms:.2f} ms ({spread}) forward and backward, torch {plain_ms:.2f} ms; "
-            f"{BATCH} x {length} tokens, {HEADS} heads of {KEY} and {VALUE}, {what}, median of {rounds}",
+            f"{ours_ms:.3f} ms ({spread}) {passes}, torch {plain_ms:.3f} ms; "
+            f"{given.words}, {str(kind).removeprefix('torch.')}, median of {rounds}",
         )
 
 
 def _turns(
-    op: Op, device: torch.device, kind: torch.dtype, length: int, rounds: int
+    op: Op, given: Case, device: torch.device, kind: torch.dtype, rounds: int
 ) -> tuple[list[float], list[float]]:
     import torch
 
-    from blocks.kernels import check
-
-    drawn = op.draw(torch.Generator().manual_seed(0), length, check.Sizes(BATCH, HEADS, KEY, VALUE))
-    given = [
-        x.to(device, torch.float32 if i in op.wide else kind).requires_grad_() for i, x in enumerate(drawn)
-    ]
+    tensors = [x.to(device, torch.float32 if i in op.wide else kind) for i, x in enumerate(given.tensors)]
+    once = _forward if given.decoding else _both_ways
     times: tuple[list[float], list[float]] = [], []
     for turn in range(rounds + 1):
         for function, found in zip((op.run, op.torch), times, strict=True):
-            seconds = _once(function, given, device)
+            seconds = once(function, tensors, device)
             if turn:  # the first compiles
                 found.append(seconds)
     return times
 
 
-def _once(function: Callable[..., Any], given: list[Tensor], device: torch.device) -> float:
+def _forward(function: Callable[..., Any], tensors: list[Tensor], device: torch.device) -> float:
+    """Seconds of one pass."""
+    _settled(device)
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        function(*tensors)
+    _settled(device)
+    return (time.perf_counter() - start) / CALLS
+
+
+def _both_ways(function: Callable[..., Any], tensors: list[Tensor], device: torch.device) -> float:
     import torch
 
+    given = [x.requires_grad_() for x in tensors]
     _settled(device)
     start = time.perf_counter()
     out = function(*given)
