@@ -230,20 +230,27 @@ def _synthetic(
     kernel: str,
     blocks: Path | None,
 ) -> list[dict[str, Any]]:
-    from lab.evaluate.symbols import LOOK_UPS, ask, check, fit_both, symbols
+    from lab.evaluate.symbols import GROUPS, ask, check, fit_both, symbols, unasked
     from lab.model.spec import schedule_of
     from sweeps.run import chosen_kernel
     from synthetics.fit import Training
     from synthetics.protocol import parse_task, show_task
 
-    named = [one for text in wanted for one in (LOOK_UPS if text == "recalls" else (text,))]
-    tasks = [parse_task(text) for text in named]
+    single = {parse_task(text) for text in wanted if text not in GROUPS}
+    # What two words stand for is asked once.
+    tasks = list(dict.fromkeys(parse_task(one) for text in wanted for one in GROUPS.get(text, (text,))))
+    reasons = {task: unasked(task, training=steps is not None) for task in tasks}
     for task in tasks:
-        check(task, training=steps is not None)
-        symbols(task, coded, spec.model.vocab)
+        if task in single:
+            check(task, training=steps is not None)
+        if reasons[task] is None:
+            symbols(task, coded, spec.model.vocab)
     found: list[dict[str, Any]] = []
     for task in tasks:
         row: dict[str, Any] = {"task": show_task(task)}
+        if reasons[task] is not None:
+            found.append(row | {"not_asked": reasons[task]})
+            continue
         if task.lagged:
             row |= asdict(ask(model, coded, task, examples))
         if steps is not None:

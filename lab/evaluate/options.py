@@ -82,7 +82,9 @@ FreshOption = Annotated[
 SyntheticOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--synthetic", metavar="TASK", help="Ask a task of lab tasks; recalls: the associative recalls."
+        "--synthetic",
+        metavar="TASK|recalls|mad",
+        help="Ask a task of lab tasks; recalls: the associative recalls; mad: the families of MAD.",
     ),
 ]
 FitOption = Annotated[

@@ -107,7 +107,8 @@ def _signed(change: float) -> str:
     return f"{change:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _synthetic(rows: list[Document]) -> str:
+def _synthetic(found: list[Document]) -> str:
+    rows = [row for row in found if "not_asked" not in row]
     fitted = any("fit" in row for row in rows)
     header = ("", "right", "right among symbols", "chance", "within 32 tokens")
     header += ("after training", "from scratch") if fitted else ()
@@ -126,6 +127,7 @@ def _synthetic(rows: list[Document]) -> str:
             f"After {plural(rows[0]['fit']['steps'], 'step')} on the task: from the trained trunk, and the "
             "same architecture from scratch."
         )
+    told += [f"Not asked: {row['not_asked']}." for row in found if "not_asked" in row]
     return "\n\n".join((table(header, body), "\n".join(told)))
 
 

@@ -11,6 +11,7 @@ asked shows what the trunk brings.
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +25,21 @@ from lab.model.spec import shape_of
 from synthetics.base import IGNORE, Task, TaskError
 from synthetics.difficulty import profile
 from synthetics.fit import Fit, Trainer, Training, fit
-from synthetics.protocol import show_task
+from synthetics.protocol import SUITES, show_task
 from synthetics.score import accuracy
 from synthetics.splits import draw
 
-__all__ = ["LOOK_UPS", "Untrained", "ask", "fit_both", "symbols"]
+__all__ = ["GROUPS", "Untrained", "ask", "check", "fit_both", "symbols", "unasked"]
 
-LOOK_UPS = ("recall", "noisy_recall", "fuzzy_recall", "mqar(vocab=64)")
-"""What ``lab eval --synthetic recalls`` asks: the associative recalls of the MAD suite, and MQAR."""
+SMALLER = {"memorization": "memorization(vocab=64)", "mqar": "mqar(vocab=64)"}
+"""Families whose defaults have more symbols than there are characters, at sizes that have not."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "recalls": ("recall", "noisy_recall", "fuzzy_recall", SMALLER["mqar"]),
+    "mad": tuple(SMALLER.get(family, family) for family in SUITES["mad"]),
+}
+"""What one word of ``lab eval --synthetic`` stands for: the associative recalls of the MAD suite with MQAR;
+every family of the MAD suite, of which those are asked that a language model can be."""
 
 CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits + string.punctuation
 
@@ -67,15 +75,22 @@ def symbols(task: Task, tokenizer: Tokenizer, vocab: int) -> np.ndarray:
     return np.array(ids[: task.vocab], dtype=np.int64)
 
 
-def check(task: Task, training: bool) -> None:
-    """Raise TaskError where ``task`` is none that a language model can be asked, ``training`` or not."""
+def unasked(task: Task, training: bool) -> str | None:
+    """Why ``task`` is none that a language model can be asked, ``training`` or not; None where it is one."""
     if task.head != "lm":
-        raise TaskError(f"{show_task(task)} is asked of an auto-encoder, not of a language model")
+        return f"{show_task(task)} is asked of an auto-encoder, not of a language model"
     if not task.lagged and not training:
-        raise TaskError(
+        return (
             f"{show_task(task)} is a rule that the row does not show, so nobody can answer without training; "
             "add --fit STEPS"
         )
+    return None
+
+
+def check(task: Task, training: bool) -> None:
+    """Raise TaskError where ``unasked`` has a reason."""
+    if (reason := unasked(task, training)) is not None:
+        raise TaskError(reason)
 
 
 @torch.no_grad()

@@ -8,8 +8,10 @@ import pytest
 from lab.data.prepare import prepare
 from lab.data.tokens import open_tokenizer
 from lab.evaluate.bits import Windows, bits_per_byte, score
+from lab.evaluate.symbols import GROUPS
 from lab.evaluate.text import encode
 from lab.model.spec import loads, write_model
+from synthetics.protocol import parse_task, show_task
 from tests.lab.evaluate.small import SPEC, Bytes, model_of
 
 STORY = "the cat sat on the mat, and the dog sat on the cat. äö "
@@ -90,6 +92,18 @@ def test_recall_is_asked_in_the_models_own_characters(place: Path, answer) -> No
     assert "chance" in answer(*arguments)
 
 
+def test_mad_is_every_family_asked_or_named_with_its_reason(place: Path, answer) -> None:
+    arguments = ("eval", "model.safetensors", "--synthetic", "mad", "--synthetic", "recalls", "--examples", 2)
+    rows = json.loads(answer(*arguments, "--json"))["synthetic"]
+    wanted = dict.fromkeys(show_task(parse_task(text)) for text in (*GROUPS["mad"], *GROUPS["recalls"]))
+    assert [row["task"] for row in rows] == list(wanted)  # each once
+    for row in rows:
+        assert ("acc" in row) != ("not_asked" in row)
+    page = answer(*arguments)
+    reasons = [row["not_asked"] for row in rows if "not_asked" in row]
+    assert len(reasons) == 2 and all(f"Not asked: {reason}." in page for reason in reasons)
+
+
 # arguments after "eval model.safetensors" -> what the sentence has to name
 REFUSED: dict[str, tuple[str, ...]] = {
     "--text story.txt --data data": ("--text", "--data", "one text"),
@@ -113,6 +127,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--synthetic recal": ("recal", "did you mean 'recall'"),
     "--synthetic parity": ("parity", "--fit"),
     "--synthetic compression": ("compression", "auto-encoder"),
+    "--synthetic mad --synthetic compression": ("compression", "auto-encoder"),
     "--synthetic mqar": ("128 symbols", "94"),
 }
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from blocks.model import LanguageModel
-from lab.evaluate.symbols import LOOK_UPS, _begin_with, ask, check, fit_both, symbols
+from lab.evaluate.symbols import GROUPS, _begin_with, ask, check, fit_both, symbols, unasked
 from lab.model.spec import loads, shape_of
 from synthetics.base import TaskError
 from synthetics.fit import Trainer, Training
-from synthetics.protocol import parse_task
+from synthetics.protocol import SUITES, parse_task
 from synthetics.splits import draw
 from tests.lab.evaluate.small import SPEC, Bytes, model_of
 
@@ -17,7 +17,7 @@ RECALL = parse_task("recall(vocab=8, length=16, train_examples=64)")
 
 
 def test_symbols_are_distinct_printable_characters() -> None:
-    for text in LOOK_UPS:
+    for text in {one for group in GROUPS.values() for one in group}:
         task = parse_task(text)
         ids = symbols(task, Bytes(), 257)
         assert len(set(ids.tolist())) == task.vocab
@@ -81,6 +81,28 @@ def test_a_trunk_that_has_learnt_the_task_keeps_what_it_knows() -> None:
     again, _ = fit_both(model, schedule, loads(SPEC), Bytes(), RECALL, training, 0)
     assert trained.acc == again.acc and len(trained.curve) == len(scratch.curve) == 2
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_every_family_of_mad_is_asked_or_it_is_said_why_not(training: bool) -> None:
+    tasks = [parse_task(text) for text in GROUPS["mad"]]
+    assert [task.name for task in tasks] == list(SUITES["mad"])
+    model, _ = model_of()
+    asked = []
+    for task in tasks:
+        assert task.vocab <= 94, "a character for every id"
+        if (reason := unasked(task, training)) is None:
+            check(task, training)
+            asked.append(task.name)
+        else:
+            assert reason.startswith(task.name)
+            with pytest.raises(TaskError, match=r"auto-encoder|--fit STEPS"):
+                check(task, training)
+        if not training and reason is None:
+            assert ask(model, Bytes(), task, 2).examples == 2
+    # All but the one with another head; learnt by heart is only what is trained.
+    left_out = {"compression"} if training else {"compression", "memorization"}
+    assert set(asked) == set(SUITES["mad"]) - left_out
 
 
 def test_what_a_language_model_cannot_be_asked() -> None:
