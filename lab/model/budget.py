@@ -4,14 +4,20 @@
     gradients    4 bytes each
     optimiser    AdamW 8 bytes each; Muon 4 for the matrices that it takes, AdamW for the rest
     average      4 bytes each, where one is kept
+    exchange     over several devices: with ddp the buckets in which gradients travel, 4 bytes each weight;
+                 with fsdp 4 bytes of each weight of the largest block, gathered, and 8 of each outside the
+                 blocks (embedding, head, last norm, inputs), which stays gathered beside its gradient
     activations  what autograd keeps of a block, read off one block of each kind, times rows and layers;
                  with recompute 8 bytes of each block's input, and of the largest block all
     logits       16 bytes each: themselves, their log-softmax, and the gradients of both
     working      what one block needs beside for a moment, of the one that needs most
 
-With ``fsdp`` the first four are shared among the devices. The sum was 1.05 and 1.08 times the tensors that
-were really there at once. Not counted: the program itself (0.13 GB on a CPU) and what an allocator keeps
-beside; together without the program a measured peak was 1.03 and 1.04 times the sum (LOG.md, 2026-11-27).
+With ``fsdp`` the first four are shared among the devices. In one process the sum was 1.05 and 1.08 times the
+tensors that were really there at once; over several it has not been measured. Not counted: the program itself
+(0.13 GB on a CPU) and what an allocator keeps beside, together without the program a measured peak 1.03 and
+1.04 times the sum (LOG.md, 2026-11-27); a block that fsdp gathers ahead of its turn, and the copies that
+gathering and sharing out make for a moment; what nccl and the kernels keep for themselves; Muon's copies of
+one matrix in a step; a checkpoint while it is written.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from blocks import BLOCKS
 from blocks.base import Block
 from blocks.cost import flops_per_token, params_by_part
 from blocks.inputs import INPUTS
+from blocks.residual import BranchScale
 from lab.model.form import Spec
 from lab.model.held import kept, passing
 from lab.model.spec import design_of, schedule_of, shape_of
@@ -88,6 +95,7 @@ class Memory:
     gradients: int
     optimiser: int
     average: int
+    exchange: int
     activations: int
     logits: int
     working: int
@@ -101,7 +109,7 @@ class Memory:
 
     @property
     def without_rows(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.average + self.fixed
+        return self.weights + self.gradients + self.optimiser + self.average + self.exchange + self.fixed
 
     def most_rows(self, memory: float) -> int:
         """How many rows of a pass leave room in ``memory`` bytes; 0 where not one does."""
@@ -162,6 +170,7 @@ def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
         gradients=4 * total // share,
         optimiser=optimiser // share,
         average=(4 * total if train.average else 0) // share,
+        exchange=_exchange(spec, devices, total, blocks),
         activations=fixed + rows * row,
         logits=rows * logits,
         working=moment + rows * row_moment,
@@ -169,6 +178,20 @@ def _memory(spec: Spec, devices: int, blocks: Blocks) -> Memory:
         fixed=fixed + moment,
         row=row + logits + row_moment,
     )
+
+
+def _exchange(spec: Spec, devices: int, total: int, blocks: Blocks) -> int:
+    """Bytes beside all else where several devices train a model of ``total`` weights."""
+    if devices == 1:
+        return 0
+    if spec.train.parallel == "ddp":
+        return 4 * total
+    shape, design = shape_of(spec), design_of(spec)
+    # What is sharded together: a block, the gain before it and the scale behind it.
+    scales = any(isinstance(part, BranchScale) for part in design.residual)
+    beside = ((design.norms == "gain") + scales) * shape.dim
+    parts = [block.params(shape) + beside for layer in schedule_of(spec, blocks) for block in layer]
+    return 4 * max(parts) + 8 * (total - sum(parts))
 
 
 def _activations(spec: Spec, blocks: Blocks) -> tuple[int, int]:

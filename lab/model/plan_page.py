@@ -18,7 +18,7 @@ from lab.terminal import emit, note, percent, plural, say, short, table
 __all__ = ["plan_model", "validate_model"]
 
 BYTES = 4  # a scalar of state in float32
-PARTS = ("weights", "gradients", "optimiser", "average", "activations", "logits", "working")
+PARTS = ("weights", "gradients", "optimiser", "average", "exchange", "activations", "logits", "working")
 
 
 def validate_model(path: Path, overrides: list[str], blocks: dict[str, type[Block]], json: bool) -> None:

@@ -105,6 +105,31 @@ def test_what_saves_memory_saves_it_there(overrides: list[str], devices: int, le
     assert (saved.all_flops > plain.all_flops) == ("recompute" in overrides[0])
 
 
+DESIGNS = (
+    [],
+    ["model.residual=branch_scale", "model.tied=false"],
+    ["model.norms=bare", "model.inputs=smear"],
+)
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=str)
+def test_several_devices_hold_what_they_exchange_beside_the_rest(design: list[str]) -> None:
+    sets = [*design, "train.micro=2"]
+    model = build(loads(TEXT, overrides=sets))
+    total = sum(p.numel() for p in model.parameters())
+    sharded = [sum(p.numel() for p in part.parameters()) for part in model.stack.parts()]
+    for way, exchanged in (
+        ("ddp", 4 * total),
+        ("fsdp", 4 * max(sharded) + 8 * (total - sum(sharded))),
+    ):
+        spec = loads(TEXT, overrides=[*sets, f"train.parallel={way}"])
+        one, two = budget(spec, 1).memory, budget(spec, 2).memory
+        assert (one.exchange, two.exchange) == (0, exchanged)
+        shared = ("weights", "gradients", "optimiser", "average")
+        saved = sum(getattr(one, part) - getattr(two, part) for part in shared)
+        assert two.total == one.total - saved + exchanged
+
+
 def test_devices_are_taken_by_name_or_by_their_peak() -> None:
     def rate(precision: str) -> float:
         return {"bf16": 7e9, "fp32": 5e9}[precision]
