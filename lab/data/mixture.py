@@ -45,11 +45,22 @@ class Mixture:
     A source's stream is cut into rows whose last token is the first of the next, so that each token is a
     target once an epoch; what is left at its end is not used. Each epoch goes through all rows of a source
     once, in an order of its own. Row n = step * batch + index is given by the source whose turn it is
-    (``order.Turns``). Raises DataError where sources have different tokenizers, or too few tokens for a
-    row.
+    (``order.Turns``).
+
+    documents: whether a model sees each document alone. Then what a row has of a conversation that began in
+    the row before counts for nothing: it would be an answer without its question.
+
+    Raises DataError where sources have different tokenizers, or too few tokens for a row.
     """
 
-    def __init__(self, sources: Sequence[tuple[Tokens, float]], length: int, seed: int, batch: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[tuple[Tokens, float]],
+        length: int,
+        seed: int,
+        batch: int,
+        documents: bool = False,
+    ) -> None:
         if length < 1 or batch < 1 or seed < 0:
             raise DataError(f"length is {length}, batch {batch}, seed {seed}; at least 1, 1 and 0 are wanted")
         self._turns = Turns([weight for _, weight in sources])
@@ -60,7 +71,7 @@ class Mixture:
                     f"{first.folder} is written with the tokenizer {first.tokenizer_name}, {tokens.folder} "
                     f"with {tokens.tokenizer_name}, which is another; prepare all sources with one"
                 )
-        self.length, self.seed, self.batch = length, seed, batch
+        self.length, self.seed, self.batch, self.documents = length, seed, batch, documents
         self._separator = first.separator
         self._streams = [tokens.tokens("train") for tokens, _ in sources]
         self._masks = [tokens.mask("train") for tokens, _ in sources]
@@ -99,12 +110,15 @@ class Mixture:
         at = self.places(step, indices)
         shape = (len(at.row), self.length + 1)
         tokens_BS, mask_BS = np.empty(shape, np.int64), np.ones(shape, bool)
+        begun_B = np.zeros(len(at.row), bool)  # with the rest of a conversation
         for place, (source, row) in enumerate(zip(at.source.tolist(), at.row.tolist(), strict=True)):
-            cut = slice(row * self.length, (row + 1) * self.length + 1)
-            tokens_BS[place] = self._streams[source][cut]
-            mask = self._masks[source]
+            begin, stream, mask = row * self.length, self._streams[source], self._masks[source]
+            cut = slice(begin, begin + self.length + 1)
+            tokens_BS[place] = stream[cut]
             if mask is not None:
                 mask_BS[place] = mask[cut]
+                begun_B[place] = self.documents and row > 0 and stream[begin - 1] != self._separator
         ended_BS = np.cumsum(tokens_BS == self._separator, axis=1)
         segments_BS = np.concatenate([np.zeros((len(tokens_BS), 1), np.int64), ended_BS[:, :-1]], axis=1)
+        mask_BS &= ~(begun_B[:, None] & (segments_BS == 0))
         return Rows(tokens_BS, segments_BS, mask_BS)

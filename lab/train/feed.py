@@ -71,7 +71,11 @@ def open_feed(spec: Spec) -> Feed:
     weights = [one.weight for one in data.train]
     return Feed(
         source=Mixture(
-            list(zip(train, weights, strict=True)), data.length, spec.train.seed, spec.train.batch
+            list(zip(train, weights, strict=True)),
+            data.length,
+            spec.train.seed,
+            spec.train.batch,
+            data.documents,
         ),
         held_out=_held_out(held, data.length),
         train=train,

@@ -101,6 +101,40 @@ def test_a_mask_lies_beside_its_tokens_and_text_has_ones(prepared) -> None:
             assert not set(tokens[~mask].tolist()) & set(b"XYZ")
 
 
+def test_no_answer_is_learned_whose_conversation_began_in_the_row_before(prepared) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    long = [
+        [
+            {"role": role, "content": words}
+            for role, words in zip(("user", "assistant") * 3, said, strict=True)
+        ]
+        for said in (texts(rng, "abc", 6) for _ in range(40))
+    ]
+    talks, plain = prepared(long, chat=True), prepared(texts(rng, "xyz", 40))
+    stream, counts = talks.tokens("train"), talks.mask("train")
+    assert counts is not None
+    length = 50  # shorter than many of them
+    sources = [(talks, 1.0)], [(plain, 1.0)]
+    alone, text = (Mixture(one, length, seed, 1, documents=True) for one in sources)
+    together = Mixture(sources[0], length, seed, 1)
+    cut = 0
+    for step in range(alone.rows_of_epoch[0]):
+        rows, at = alone.rows(step, [0]), int(alone.places(step, [0]).row[0]) * length
+        for t in range(length + 1):
+            begin = at + t  # of the document that the token belongs to, in the stream
+            while begin > 0 and stream[begin - 1] != talks.separator:
+                begin -= 1
+            assert rows.mask[0, t] == (bool(counts[at + t]) and begin >= at)
+            cut += bool(counts[at + t]) and begin < at
+        # Unless documents are kept apart, all counts.
+        assert together.rows(step, [0]).mask[0].tolist() == counts[at : at + length + 1].astype(bool).tolist()
+    assert cut > 0
+    for step in range(text.rows_of_epoch[0]):
+        assert text.rows(step, [0]).mask.all()
+
+
 def test_what_cannot_be_mixed_is_said(prepared, bpe: JsonTokenizer) -> None:
     short, other = prepared(["a"]), prepared(["Haus und Haus"], bpe)
     with pytest.raises(DataError, match=r"has 2 tokens to train on; a row of length 4 takes 5"):
