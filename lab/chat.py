@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lab.generation.talk import Talk, Wording
     from lab.model.form import Spec
 
-__all__ = ["chat"]
+__all__ = ["chat", "learnt_talks"]
 
 FORMS = ("chatml", "plain")
 
@@ -88,20 +88,26 @@ def chat(
             note(_held(talk, schedule_of(spec, known)))
 
 
-def _form_of(spec: Spec) -> str:
-    """ChatML for a model that learnt from conversations. Raises CommandError where its data are gone."""
+def learnt_talks(spec: Spec) -> bool:
+    """Whether the model learnt from conversations. Raises DataError where its data are gone."""
     from lab.data.corpus import NAME
     from lab.data.manifest import read_manifest
+
+    chats = [read_manifest(Path(one.data)).chat for one in spec.data.train if one.data != NAME]
+    return any(chats)
+
+
+def _form_of(spec: Spec) -> str:
+    """ChatML for a model that learnt from conversations. Raises CommandError where its data are gone."""
     from lab.data.tokens import DataError
 
     try:
-        chats = [read_manifest(Path(one.data)).chat for one in spec.data.train if one.data != NAME]
+        return "chatml" if learnt_talks(spec) else "plain"
     except DataError as exc:
         raise CommandError(
             f"whether {spec.name} learnt from conversations stands with its data: {exc}; or give --form "
             f"{' or --form '.join(FORMS)}"
         ) from None
-    return "chatml" if any(chats) else "plain"
 
 
 def _wording(tokenizer: Tokenizer, form: str, system: str | None) -> Wording:

@@ -93,8 +93,10 @@ def export(
     if hf is not None:
         from lab.export.huggingface import write_folder
 
-        files = write_folder(made, spec, tokenizer_of(spec, tokenizer), hf)
-        emit({"folder": str(hf), "files": files}) if json else say(_folder(hf, files))
+        talks = _talks(spec)
+        files = write_folder(made, spec, tokenizer_of(spec, tokenizer), hf, talks is True)
+        document = {"folder": str(hf), "files": files, "learnt_talks": talks}
+        emit(document) if json else say(_folder(hf, files, talks))
         return
     target = out or path.parent / f"{spec.name}.{_ending(part)}"
     if target.exists() or not target.parent.is_dir():
@@ -116,6 +118,17 @@ def export(
         how = _windows(spec, window, stride)
         document["texts"] = [_scored((made, back), source, how, limit) for source in sources]
     emit(document) if json else say(_page(document))
+
+
+def _talks(spec: Spec) -> bool | None:
+    """Whether the model learnt from conversations; None where its data, which say so, are gone."""
+    from lab.chat import learnt_talks
+    from lab.data.tokens import DataError
+
+    try:
+        return learnt_talks(spec)
+    except DataError:
+        return None
 
 
 def _part(int8: bool, int6: bool, finest: float) -> Part | None:
@@ -208,7 +221,7 @@ def _scored(
     return {key: before[key] for key in ("text", "data", "bytes", "tokens", "how")} | both
 
 
-def _folder(folder: Path, files: Sequence[str]) -> str:
+def _folder(folder: Path, files: Sequence[str], talks: bool | None) -> str:
     lines = [
         f"{folder}: {', '.join(files)}",
         "Where the lab is importable: "
@@ -216,6 +229,10 @@ def _folder(folder: Path, files: Sequence[str]) -> str:
     ]
     if "tokenizer.json" not in files:
         lines.append("No tokenizer: ids are the bytes of UTF-8, and 256 begins and ends a document.")
+    elif talks is None:
+        lines.append(
+            "No chat template: whether it learnt from conversations stands with its data, which are gone."
+        )
     return "\n".join(lines)
 
 

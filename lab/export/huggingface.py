@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from blocks.model import LanguageModel
-from lab.data.tokens import JsonTokenizer, Tokenizer
+from lab.data.tokens import END, START, JsonTokenizer, Tokenizer
 from lab.model.form import Spec
 from lab.model.spec import SpecError, dump, loads, schedule_of
 from lab.terminal import CommandError
@@ -24,9 +24,24 @@ __all__ = ["write_folder"]
 MODELING = Path(__file__).with_name("modeling_lab.py")
 CLASS = "LabForCausalLM"
 
+CHATML = (
+    "{{ bos_token }}{% for message in messages %}"
+    f"{START}{{{{ message['role'] + '\n' + message['content'] }}}}{END}{{{{ '\n' }}}}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    f"{START}{{{{ 'assistant\n' }}}}"
+    "{% endif %}"
+)
+"""Conversations as ``lab.data.chatml`` writes them, behind the separator, in transformers' Jinja."""
 
-def write_folder(model: LanguageModel, spec: Spec, tokenizer: Tokenizer, folder: Path) -> list[str]:
-    """The folder, whole or not at all; the names of its files. Raises CommandError."""
+
+def write_folder(
+    model: LanguageModel, spec: Spec, tokenizer: Tokenizer, folder: Path, talks: bool = False
+) -> list[str]:
+    """The folder, whole or not at all; the names of its files. Raises CommandError.
+
+    talks: whether the model learnt from conversations. Then its tokenizer has their template, and the end of
+    a turn ends what is generated.
+    """
     if folder.exists():
         raise CommandError(f"--hf {folder} is there already; give another folder, or delete it")
     if not folder.parent.is_dir():
@@ -41,13 +56,13 @@ def write_folder(model: LanguageModel, spec: Spec, tokenizer: Tokenizer, folder:
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_json(made / "config.json", _config(spec, tokenizer))
-        _write_json(made / "generation_config.json", _ends(tokenizer))
+        _write_json(made / "generation_config.json", _ends(tokenizer, talks))
         own = {name: one.detach().contiguous() for name, one in model.named_parameters(prefix="lab")}
         save_file(own, str(made / "model.safetensors"), {"format": "pt"})
         shutil.copyfile(MODELING, made / MODELING.name)
         if isinstance(tokenizer, JsonTokenizer):
             (made / "tokenizer.json").write_text(tokenizer.inner.to_str(), encoding="utf-8")
-            _write_json(made / "tokenizer_config.json", _tokenizer_config(tokenizer))
+            _write_json(made / "tokenizer_config.json", _tokenizer_config(tokenizer, talks))
         made.chmod(0o755)
         made.rename(folder)
     finally:
@@ -74,13 +89,19 @@ def _config(spec: Spec, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _ends(tokenizer: Tokenizer) -> dict[str, Any]:
+def _ends(tokenizer: Tokenizer, talks: bool = False) -> dict[str, Any]:
     """The id that a document begins behind and ends with; rows that have ended are filled up with it."""
     end = tokenizer.separator
-    return {} if end is None else {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    if end is None:
+        return {}
+    return {
+        "bos_token_id": end,
+        "eos_token_id": [end, tokenizer.id_of(END)] if talks else end,
+        "pad_token_id": end,
+    }
 
 
-def _tokenizer_config(tokenizer: JsonTokenizer) -> dict[str, Any]:
+def _tokenizer_config(tokenizer: JsonTokenizer, talks: bool) -> dict[str, Any]:
     end = tokenizer.inner.id_to_token(tokenizer.separator) if tokenizer.separator is not None else None
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -88,6 +109,7 @@ def _tokenizer_config(tokenizer: JsonTokenizer) -> dict[str, Any]:
         "eos_token": end,
         "pad_token": end,
         "clean_up_tokenization_spaces": False,
+        **({"chat_template": CHATML} if talks else {}),
     }
 
 

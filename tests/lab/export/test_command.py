@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models
 
+from lab.data.bpe import train_bpe
+from lab.data.chatml import encode_batch, turns_of
+from lab.data.tokens import END, open_tokenizer
 from lab.export.budget import Budget, bytes_of, code_of
 from lab.export.huggingface import write_folder
 from lab.model.packed import is_packed
@@ -109,7 +113,7 @@ PROBE = """
 import json
 from pathlib import Path
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from lab.model.spec import read_model
 torch.set_num_threads(1)
 model = AutoModelForCausalLM.from_pretrained("hf", trust_remote_code=True)
@@ -142,17 +146,77 @@ print(json.dumps({
 """
 
 
+def probed(probe: str, home: Path) -> Any:
+    """What a process prints that has transformers, and no hub."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", probe], env={**os.environ, **offline}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_transformers_loads_the_folder_and_says_the_same(answer, folder: Path) -> None:
     assert "ids are the bytes of UTF-8" in answer("export", folder, "--hf", "hf")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "home"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env={**os.environ, **offline}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = probed(PROBE, folder.parent)
     assert found["same"] and found["tied"] and found["greedy"] and found["beams"] and found["again"]
     assert "knows no padding" in found["refused"] and 4 < found["loss"] < 8
+
+
+PROBE_OF_TALKS = """
+import json
+from transformers import AutoTokenizer, GenerationConfig
+talk = json.load(open("talk.json"))
+coded = {name: AutoTokenizer.from_pretrained(name, trust_remote_code=True) for name in ("talks", "texts")}
+def written(some, **options):
+    return coded["talks"].apply_chat_template(some, return_dict=False, **options)
+print(json.dumps({
+    "ids": [one(talk[-1]["content"]).input_ids for one in coded.values()],
+    "back": [one.decode(one(talk[-1]["content"]).input_ids) for one in coded.values()],
+    "talk": written(talk),
+    "asked": written(talk[:-1], add_generation_prompt=True),
+    "plain": coded["texts"].chat_template,
+    "ends": [GenerationConfig.from_pretrained(name).eos_token_id for name in coded],
+}))
+"""
+
+
+@pytest.mark.slow
+def test_transformers_writes_text_and_conversations_as_they_were_learnt(answer, folder: Path) -> None:
+    place, words = folder.parent, ["the cat sat on the mat. äö", "why? \n\nyes, 12"]
+    roles = ("system", "user", "assistant") * 2
+    talk = [{"role": role, "content": words[i % 2]} for i, role in enumerate(roles)]
+    (place / "talk.json").write_text(json.dumps(talk))
+    (place / "t.json").write_text(train_bpe(words * 9, 280))
+    (place / "talks.jsonl").write_text((json.dumps({"messages": talk}) + "\n") * 9)
+    answer("data", "prepare", "talks.jsonl", "--chat", "--tokenizer", "t.json", "--out", "data")
+    sets = ["model.vocab=300", "data.tokenizer=t.json"]
+    for name, data in (("talks", "data"), ("texts", "corpus")):
+        spec = loads(TEXT, overrides=[*sets, f"data.train=[{{data: {data}}}]"])
+        write_model(build(spec), spec, place / f"{name}.safetensors")
+        said = json.loads(answer("export", place / f"{name}.safetensors", "--hf", name, "--json"))
+        assert said["learnt_talks"] is (name == "talks")
+    coded = open_tokenizer("t.json")
+    stop, end = coded.separator, coded.id_of(END)
+    ((whole, _),) = encode_batch(coded, [turns_of(talk)])
+    found = probed(PROBE_OF_TALKS, place)
+    assert found["ids"] == [coded.encode(talk[-1]["content"])] * 2
+    assert found["back"] == [talk[-1]["content"]] * 2
+    assert found["talk"] == [stop, *whole.tolist()]
+    asked = len(found["asked"])
+    assert found["asked"] == found["talk"][:asked] and coded.decode(found["talk"][asked:]) == words[1] + "\n"
+    assert found["plain"] is None and found["ends"] == [[stop, end], stop]
+
+
+def test_without_its_data_nobody_knows_whether_a_model_learnt_from_talks(answer, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(train_bpe(["the cat"], 280))
+    gone = ["model.vocab=300", f"data.tokenizer={tmp_path / 't.json'}", "data.train=[{data: gone}]"]
+    spec = loads(TEXT, overrides=gone)
+    write_model(build(spec), spec, tmp_path / "m.safetensors")
+    said = answer("export", tmp_path / "m.safetensors", "--hf", tmp_path / "hf")
+    assert "No chat template" in said and "data, which are gone" in said
+    assert "chat_template" not in json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
 
 
 def test_a_tokenizer_goes_with_the_folder(tmp_path: Path) -> None:
