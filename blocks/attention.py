@@ -186,9 +186,13 @@ class AttentionMixer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Softmax attention (Vaswani et al. 2017). Its state is the keys (before rotation) and the values.
+    """Softmax attention (Vaswani et al. 2017, eq. 1). Its state is the keys (before rotation) and the values.
 
-    kv_heads: heads of keys and values, a divisor of the query heads; None for as many (Ainslie et al. 2023).
+    o_i = sum_j softmax_j(q_i . k_j / sqrt(K)) v_j over the tokens j <= i that the window leaves; R = H / G
+    query heads in a row share a head of keys and values (Ainslie et al. 2023), and q and k are turned by
+    position (Su et al. 2021, eq. 34).
+
+    kv_heads: G, heads of keys and values, a divisor of the query heads; None for as many.
     rope: the share of each head that is rotated by position, 0 for no positions at all; the rotated width is
     rounded down to an even number. base: of the rotation's wavelengths. window: the keys that a token sees,
     itself included; None for all. qk_norm: RMSNorm on each head's query and key, one gain for all heads.

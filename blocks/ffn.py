@@ -186,10 +186,12 @@ class SwiGLU:
 
 @dataclass(frozen=True, kw_only=True)
 class MLP:
-    """W_down act(W_up x), hidden width round(expand * D).
+    """W_down act(W_up x) (Vaswani et al. 2017, eq. 2, without biases), hidden width round(expand * D).
 
-    act: gelu (exact), relu, relu2 (squared; So et al. 2021), silu. slope: of relu below 0, before it is
-    squared: with act='relu2', slope=0.5 a negative x becomes 0.25 x^2, and no hidden channel dies.
+    act: gelu (x Phi(x), not its approximation; Hendrycks & Gimpel 2016), relu, relu2 (squared; So et al.
+    2021), silu (x sigmoid(x); Elfwing et al. 2018). slope: of relu below 0, before it is squared: with
+    act='relu2', slope=0.5, as in OpenAI's parameter golf, a negative x becomes 0.25 x^2, and no hidden
+    channel dies.
     """
 
     expand: float = 4.0
@@ -232,7 +234,9 @@ class MLP:
 class Sparse:
     """SwiGLU that keeps the k = ceil(k_ratio * F) largest hidden activations of each token, by magnitude.
 
-    The same function in training and in evaluation. mask: ``hard`` sets the rest to 0 (ties go to the lowest
+    W_down (m * u) with u = silu(W_gate x) * W_up x and m = 1 where |u| is among the k largest, else 0: the
+    selective activation of Genesis-152M (docs/genesis.md), which is on in evaluation alone there. Here it is
+    the same function in training and in evaluation. mask: ``hard`` sets the rest to 0 (ties go to the lowest
     index); ``soft`` weighs u by sigmoid((|u| - c) / temperature), c the k-th largest magnitude. No gradient
     flows through the choice. block: neighbouring channels that are kept or dropped together, by the sum of
     their squares; F is a multiple of it, and k then counts ceil(k_ratio * F / block) blocks.

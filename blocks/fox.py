@@ -187,8 +187,9 @@ class _Mixer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FoX:
-    """Forgetting attention (Lin et al. 2025), without positions: the forget gate orders the keys.
+    """Forgetting attention (Lin et al. 2025, eq. 5), without positions: the forget gate orders the keys.
 
+    o_i = sum_j softmax_j(q_i . k_j / sqrt(K) + log f_{j+1} + ... + log f_i) v_j over j <= i, with
     f = sigmoid(W x + forget_bias) per head; the bias is learned and starts at 0 as in the authors' code, so
     that a key loses half its weight per token. Its state is the keys, the values, and per head what each key
     has lost so far, counted back from the last token.

@@ -36,7 +36,7 @@ from blocks.fox import CORES as FOX_CORES
 from blocks.gdn import gated_delta_chunked, gated_delta_reference
 from blocks.genesis_rules import chunk_delta, chunk_delta_reference, decayed, decayed_reference
 from blocks.kernels import ops
-from blocks.parts import RMSNorm, ShortConv, gated, slow_steps
+from blocks.parts import RMSNorm, ShortConv, apart, gated, slow_steps
 from blocks.products import Linear
 
 __all__ = ["GenesisFoX", "GenesisGLA", "Rule", "l2_normalise_outside"]
@@ -72,7 +72,7 @@ class _GLA(nn.Module):
         super().__init__()
         self.heads, self.groups, self.k, self.v = shape.heads, *block.widths(shape)
         self.rule: Rule = block.rule
-        self.chunk, self.rotary = block.chunk, block.rotary(shape)
+        self.chunk, self.rotary, self.exclusive = block.chunk, block.rotary(shape), block.exclusive
         self.kernel: Kernel = kernel
         self.core = core_of(_CORES[block.rule], kernel)
         keys, values = self.groups * self.k, self.groups * self.v
@@ -112,6 +112,8 @@ class _GLA(nn.Module):
             after |= memory
         else:
             o, after["s"] = self.core(*given, memory["s"])
+        if self.exclusive:
+            o = apart(o, v)
         o = self.norm(o).flatten(2).to(x_BTD.dtype)
         return self.out(gated(gate, o, self.kernel)), after
 
@@ -156,6 +158,8 @@ class GenesisGLA:
       position 0, the output is that of ``decay``; only the state handed to the next chunk is corrected.
 
     expand_k, expand_v: widths of all query-side keys and values over D. kv_heads: None for as many as heads.
+    exclusive, which the package does not have: heads read nothing along the token's own value
+    (``parts.apart``).
     """
 
     rule: Rule = "gated_delta"
@@ -164,6 +168,7 @@ class GenesisGLA:
     expand_v: float = 1.5
     conv: int = 4
     chunk: int = 64
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if self.rule not in ("gated_delta", "decay", "chunk_delta"):
@@ -241,7 +246,7 @@ class _FoX(nn.Module):
         super().__init__()
         self.heads, (self.groups, self.width) = shape.heads, block.widths(shape)
         self.kernel: Kernel = kernel
-        self.core = core_of(FOX_CORES, kernel)
+        self.exclusive, self.core = block.exclusive, core_of(FOX_CORES, kernel)
         inner, kept = self.heads * self.width, self.groups * self.width
         # One projection: keys and values (mixed over time together), queries, output gate.
         self.split = [kept + inner, inner, inner]
@@ -261,7 +266,7 @@ class _FoX(nn.Module):
         k, v = mixed.split([self.groups * self.width, self.heads * self.width], dim=-1)
         q, k, v = (x.unflatten(-1, (-1, self.width)) for x in (q, k, v))
         q, k = self.q_norm(q), self.k_norm(k)
-        log_f = F.logsigmoid(at_least_fp32(self.forget(x_BTD)))
+        log_f, own = F.logsigmoid(at_least_fp32(self.forget(x_BTD))), v
         faded = log_f[:, :0]
         if before:
             k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
@@ -269,21 +274,28 @@ class _FoX(nn.Module):
         # Grouped here, not tiled: query head h reads key head h // (H / G).
         shared = k.repeat_interleave(self.heads // self.groups, dim=2)
         o, faded = self.core(q, shared, v, log_f, faded)
+        if self.exclusive:
+            o = apart(o, own)
         o = self.norm(o).flatten(2)
         return self.out(gated(gate, o, self.kernel)), {"conv": tail, "k": k, "v": v, "faded": faded}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenesisFoX:
-    """The full mixer of Genesis-152M: forgetting attention (Lin et al. 2025) with shared keys.
+    """The full mixer of Genesis-152M: forgetting attention (Lin et al. 2025, eq. 5) with shared keys.
 
+    o_i = sum_j softmax_j(q_i . k_j / sqrt(K) + log f_{j+1} + ... + log f_i) v_j over j <= i, with
+    f = sigmoid(W x + c) per head; then W_out (silu(W_gate x) * RMSNorm(o)).
     Its keys are shared by groups of query heads, its values are not. Keys and values pass a short convolution
     and SiLU; each head's query and key has an RMSNorm with gains of its own, its output one whose gains all
     heads share; the output gate is SiLU. kv_heads: heads of keys, None for as many as query heads.
+    exclusive, which the package does not have: heads read nothing along the token's own value
+    (``parts.apart``).
     """
 
     kv_heads: int | None = None
     conv: int = 4
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("kv_heads", self.kv_heads), ("conv", self.conv)):

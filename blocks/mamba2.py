@@ -28,7 +28,7 @@ from blocks.base import (
 )
 from blocks.chunks import join_chunks, span_sums, split_chunks
 from blocks.gdn import decay_start
-from blocks.parts import ShortConv, gated, make_norm
+from blocks.parts import ShortConv, apart, gated, make_norm
 from blocks.products import Linear
 
 __all__ = ["Mamba2", "ssd_chunked", "ssd_reference"]
@@ -82,6 +82,7 @@ class _Mixer(nn.Module):
         super().__init__()
         self.heads, self.p, self.core = shape.heads, block.width(shape), core_of(_CORES, kernel)
         self.kernel: Kernel = kernel
+        self.exclusive = block.exclusive
         self.n, inner, shared = block.d_state, self.heads * self.p, block.groups * block.d_state
         # One projection: x, B and C (mixed over time together), steps, gate.
         self.split, self.mixed = [inner + 2 * shared, self.heads, inner], [inner, shared, shared]
@@ -110,7 +111,11 @@ class _Mixer(nn.Module):
         s = state.get("s")
         if s is None:
             s = x.new_zeros(x.shape[0], self.heads, self.n, self.p)
-        y, after["s"] = self.core(c, b, step_BTH[..., None] * x, log_a, s)
+        written = step_BTH[..., None] * x
+        y, after["s"] = self.core(c, b, written, log_a, s)
+        if self.exclusive:
+            # Before the skip, which is the token's own on purpose.
+            y = apart(y, written)
         y = (y + at_least_fp32(self.skip)[:, None] * x).flatten(2).to(x_BTD.dtype)
         return self.out(self.norm(gated(gate, y, self.kernel))), after
 
@@ -128,13 +133,15 @@ class Mamba2:
     1e-1], skip at 1. Heads are those of the shape.
 
     expand: channels of all heads over D. d_state: N. groups: of heads that share b and c, a divisor of the
-    heads. conv: taps of the short convolution, 0 for none.
+    heads. conv: taps of the short convolution, 0 for none. exclusive: heads read nothing along the token's
+    own x (``parts.apart``); the skip, which gives them that on purpose, stays.
     """
 
     expand: float = 2.0
     d_state: int = 128
     groups: int = 1
     conv: int = 4
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if not self.expand > 0:

@@ -92,7 +92,8 @@ def apart(o_BTHV: Tensor, v_BTGV: Tensor) -> Tensor:
     """What heads read less its part along the token's own value (exclusive self-attention, Zhai 2026, eq. 3).
 
     o - <o, v> v / |v|^2, so that a token reads nothing of itself, which the residual has already. H heads, in
-    groups of H / G that share a value.
+    groups of H / G that share a value. It is meant for heads whose part of the token itself is a multiple of
+    v: that of ``ttt`` is not, which writes the gradient at (k, v), reads it through a norm and adds q.
     """
     o = at_least_fp32(o_BTHV).unflatten(2, (v_BTGV.shape[2], -1))
     unit = F.normalize(at_least_fp32(v_BTGV), dim=-1, eps=1e-12).unsqueeze(3)

@@ -29,7 +29,7 @@ from blocks.base import (
 )
 from blocks.chunks import channel_decays, join_chunks, split_chunks
 from blocks.gdn import delta_scan
-from blocks.parts import HeadNorm, l2_normalise
+from blocks.parts import HeadNorm, apart, l2_normalise
 from blocks.products import Linear
 
 __all__ = ["RWKV7", "rwkv7_chunked", "rwkv7_reference"]
@@ -111,7 +111,7 @@ class _Mixer(nn.Module):
     def __init__(self, block: RWKV7, shape: Shape, kernel: Kernel) -> None:
         super().__init__()
         dim, rank = shape.dim, block.narrow(shape)
-        self.heads, self.core = shape.heads, core_of(_CORES, kernel)
+        self.heads, self.exclusive, self.core = shape.heads, block.exclusive, core_of(_CORES, kernel)
         # From 0 to 1 over all channels, and from -1 to 1 over those of a head, bent towards 0.
         along = torch.arange(dim) / max(1, dim - 1)
         head = torch.linspace(-1, 1, dim // shape.heads).repeat(shape.heads)
@@ -157,6 +157,9 @@ class _Mixer(nn.Module):
         if s is None:
             s = v.new_zeros(v.shape[0], *v.shape[2:], v.shape[3])
         o, s = self.core(r, log_w, k, v, remove, a * remove, s)
+        if self.exclusive:
+            # Before the bonus, which is the token's own value on purpose.
+            o = apart(o, v)
         o = self.norm(o) + (r * k * bonus).sum(-1, keepdim=True) * v
         o = o.flatten(2).to(x_BTD.dtype) * self.gate(self.gate_in(x_g).sigmoid())
         return self.out(o), {"x": x_BTD[:, -1:], "s": s}
@@ -182,9 +185,12 @@ class RWKV7:
     rank: None for as many as a head has channels, the paper's for decay and learning rate (its gate has twice
     as many). Vectors start as in the authors' first layer, matrices as all here. The paper's mixing of the
     first layer's values into those of later ones is left out: a block is the same at any depth.
+    exclusive: heads read nothing along the token's own value (``parts.apart``); the bonus, which gives them
+    that on purpose, stays.
     """
 
     rank: int | None = None
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:

@@ -1,15 +1,39 @@
-"""Softmax attention: distances alone matter, windows cost what they see, impossible options are refused."""
+"""Softmax attention against code that no one here wrote, and its laws: distances, windows, options."""
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from blocks.attention import Attention, attention, keys_seen
+from blocks.attention import Attention, attention, attention_reference, keys_seen
 from blocks.base import OptionError, Shape
 from blocks.fox import FoX
 from blocks.parts import rope
 from tests.blocks.harness import SHAPE, assert_same, build, noise
+
+with warnings.catch_warnings():
+    # fla announces on import that this machine has no GPU.
+    warnings.simplefilter("ignore")
+    from fla.ops.attn.naive import naive_parallel_attn
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 130])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("window", [None, 1, 5, 64, 130])
+@pytest.mark.parametrize("form", [attention, attention_reference])
+def test_agrees_with_fla(form: Callable[..., Any], window: int | None, groups: int, length: int) -> None:
+    """With grouped keys and windows; gradients included."""
+    q, k, v = ours = [
+        noise(2, length, n, 8, seed=i).requires_grad_() for i, n in enumerate((4, groups, groups))
+    ]
+    got, expected = form(q, k, v, window), naive_parallel_attn(q, k, v, window_size=window)[0]
+    assert_same(got, expected, "output")
+    weight = noise(*got.shape, seed=9)
+    grads = (torch.autograd.grad((y * weight).sum(), ours) for y in (got, expected))
+    for name, one, two in zip("qkv", *grads, strict=True):
+        assert_same(one, two, f"gradient of {name}")
 
 
 @pytest.mark.parametrize("window", [None, 1, 5, 64, 130])

@@ -7,14 +7,12 @@ import math
 import pytest
 import torch
 
-from blocks import BLOCKS
 from blocks.base import OptionError, Shape
 from blocks.cost import flops_per_token, params_by_part, state_size
 from blocks.design import PLAIN, Design, DesignError, design_of, show
 from blocks.inputs import INPUTS
 from blocks.model import LanguageModel, StateError
 from blocks.mup import groups
-from blocks.parts import apart
 from blocks.residual import RESIDUAL, pairs
 from blocks.schedule import parse
 from blocks.values import VALUES, Embedding
@@ -211,34 +209,6 @@ def test_parts_of_the_residual_begin_as_the_plain_stack(text: str, value: str | 
         joined.get_parameter(f"stack.topology.{value}").data.zero_()
     plain = build(PLAIN, drift=0.0)
     torch.testing.assert_close(joined(tokens(9))[0], plain(tokens(9))[0], atol=0, rtol=0)
-
-
-EXCLUSIVE = sorted(name for name, block in BLOCKS.items() if hasattr(block(), "exclusive"))
-
-
-@pytest.mark.parametrize("name", EXCLUSIVE)
-def test_who_reads_nothing_of_itself_reads_nothing_at_first(name: str) -> None:
-    """A first token has nobody but itself to read; later ones read what others left."""
-    # Ungated and unnormed, what multi-head Hyena reads is the third power of its input.
-    x = (10 if name == "mh_hyena" else 1) * torch.randn(
-        2, 7, SHAPE.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-    )
-    found = {}
-    for exclusive in (False, True):
-        torch.manual_seed(0)
-        found[exclusive] = BLOCKS[name](exclusive=exclusive).build(SHAPE).double()(x)[0]  # pyright: ignore
-    assert found[True][:, 0].abs().max() < 1e-9 < found[False][:, 0].abs().max()
-    assert (found[True][:, 1:].abs().amax(-1) > 1e-3).all()
-
-
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_what_is_read_apart_is_at_right_angles_to_the_value(groups: int) -> None:
-    o, v = (torch.randn(2, 5, heads, 6, dtype=torch.float64) for heads in (4, groups))
-    left, whole = apart(o, v), v.repeat_interleave(4 // groups, dim=2)
-    assert (left * whole).sum(-1).abs().max() < 1e-12
-    along = o - left
-    torch.testing.assert_close(along, whole * ((o * whole).sum(-1) / whole.square().sum(-1))[..., None])
-    assert torch.equal(apart(o, torch.zeros_like(v)), o)
 
 
 def test_layers_start_from_what_was_before_them() -> None:
