@@ -179,7 +179,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "data show nowhere": ("no folder nowhere", "lab data prepare"),
     "data show notours": ("notours", "manifest.json", "lab data prepare"),
     "data show notours --split test": ("--split is 'test'", "train or valid"),
-    "eval none.safetensors": ("none.safetensors", "cannot be read"),
+    "eval none.safetensors": ("none.safetensors", "there is no such file"),
     "eval garbage.yaml": ("garbage.yaml", "safetensors"),
     "export none": ("none", "no such file", "run folder"),
     "export garbage.yaml": ("garbage.yaml", "safetensors"),
