@@ -28,6 +28,7 @@ def test_the_page_shows_commands() -> None:
     assert len(SHELL) >= 5 and {line.split()[0] for line in SHELL} == {"lab", "pytest"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("pytest ")])
 def test_the_block_keeps_the_contract(line: str, workplace: Path) -> None:
     words = [str(workplace / word) if word == "my_blocks.py" else word for word in shlex.split(line)]
@@ -38,6 +39,7 @@ def test_the_block_keeps_the_contract(line: str, workplace: Path) -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("lab ")])
 def test_every_command_runs(line: str, answer, workplace: Path) -> None:
     assert answer(*shlex.split(line)[1:])

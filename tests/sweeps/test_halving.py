@@ -200,6 +200,7 @@ def test_runs_are_given_up_at_the_first_evaluation_that_decides(halved: Path) ->
     assert "stopped" not in frame.filter(pl.col("task") == "recall")["status"].to_list()  # two settings each
 
 
+@pytest.mark.slow
 def test_a_run_that_was_given_up_has_a_key_of_its_own(halved: Path) -> None:
     """Nobody takes it for a whole one; repeated to its end, it is still below what it had to reach."""
     stopped = finals(halved).filter(pl.col("status") == "stopped")
@@ -218,6 +219,7 @@ def test_a_run_that_was_given_up_has_a_key_of_its_own(halved: Path) -> None:
         assert whole["auc_valid"][0] < float(row["reason"].split()[-5]) + 1e-4
 
 
+@pytest.mark.slow
 def test_a_round_in_the_middle_does_not_count_as_a_halved_one(halved: Path) -> None:
     frame = results.read(halved).frame
     last = frame.filter((pl.col("seed") == 1) & (pl.col("lr") != frame["lr"].max()))
@@ -225,6 +227,7 @@ def test_a_round_in_the_middle_does_not_count_as_a_halved_one(halved: Path) -> N
     assert board(partial, "auc").seeds == (0,)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_very_many_rounds_begins(halved: Path, tmp_path: Path) -> None:
     """What a round has left follows from the rounds before it, each of which is asked once."""
     folder = tmp_path / "many" / "halved"
