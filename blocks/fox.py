@@ -172,12 +172,18 @@ class _Mixer(nn.Module):
         if before:
             k, v = torch.cat([before["k"], k], dim=1), torch.cat([before["v"], v], dim=1)
             faded = before["faded"]
-        o, after["faded"] = self.core(q, k, v, log_f, faded)
         after["k"], after["v"] = k, v
-        if self.exclusive:
-            o = apart(o, own)
-        if self.out_norm is not None:
-            o = self.out_norm(o)
+        if self.exclusive and self.out_norm is not None:
+            # What is left may be little of what was read, and the norm would magnify the rounding of that.
+            with torch.autocast(x_BTD.device.type, enabled=False):
+                o, after["faded"] = self.core(*(at_least_fp32(x) for x in (q, k, v)), log_f, faded)
+            o = self.out_norm(apart(o, own).to(own.dtype))
+        else:
+            o, after["faded"] = self.core(q, k, v, log_f, faded)
+            if self.exclusive:
+                o = apart(o, own)
+            if self.out_norm is not None:
+                o = self.out_norm(o)
         o = o.flatten(2)
         if self.gate is not None:
             gate = self.gate(x_BTD)

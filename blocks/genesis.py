@@ -273,13 +273,13 @@ class _FoX(nn.Module):
             faded = before["faded"]
         # Grouped here, not tiled: query head h reads key head h // (H / G).
         shared = k.repeat_interleave(self.heads // self.groups, dim=2)
-        read = (q, shared, v)
         if self.exclusive:
             # What is left may be little of what was read, and the norm would magnify the rounding of that.
-            read = tuple(at_least_fp32(x) for x in read)
-        o, faded = self.core(*read, log_f, faded)
-        if self.exclusive:
+            with torch.autocast(x_BTD.device.type, enabled=False):
+                o, faded = self.core(*(at_least_fp32(x) for x in (q, shared, v)), log_f, faded)
             o = apart(o, own).to(own.dtype)
+        else:
+            o, faded = self.core(q, shared, v, log_f, faded)
         o = self.norm(o).flatten(2)
         return self.out(gated(gate, o, self.kernel)), {"conv": tail, "k": k, "v": v, "faded": faded}
 

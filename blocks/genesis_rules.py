@@ -34,12 +34,12 @@ def decayed(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, log_a_BTH: Tensor, s_BHKV: Tensor, chunk: int = 64
 ) -> tuple[Tensor, Tensor]:
     """The same function in chunks of ``chunk`` tokens; no exponent is ever above 0."""
-    if q_BTHK.shape[1] == 1:
-        write_BHKV = k_BTHK[:, 0, :, :, None] * v_BTHV[:, 0, :, None]
-        s = torch.addcmul(write_BHKV, log_a_BTH[:, 0, :, None, None].exp(), s_BHKV)
-        return (q_BTHK[:, 0, :, None] @ s).transpose(1, 2), s
     batch, length, heads, _ = k_BTHK.shape
     with torch.autocast(q_BTHK.device.type, enabled=False):
+        if length == 1:
+            write_BHKV = k_BTHK[:, 0, :, :, None] * v_BTHV[:, 0, :, None]
+            s = torch.addcmul(write_BHKV, log_a_BTH[:, 0, :, None, None].exp(), s_BHKV)
+            return (q_BTHK[:, 0, :, None] @ s).transpose(1, 2), s
         inside, q_start, k_end, v, start = _chunks(q_BTHK, k_BTHK, v_BTHV, log_a_BTH, min(chunk, length))
         s, states = s_BHKV.flatten(0, 1), []
         adds = torch.bmm(k_end.mT, v).unflatten(0, (batch * heads, -1)).unbind(1)

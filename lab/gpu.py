@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: tensors in float64, words for their sizes. decoding: forward alone, as for one token."""
+    """What is timed: tensors, words for their sizes. decoding: forward alone, as for one token."""
 
     tensors: tuple[Tensor, ...]
     words: str

@@ -229,9 +229,10 @@ def _folder(folder: Path, files: Sequence[str], talks: bool | None) -> str:
     ]
     if "tokenizer.json" not in files:
         lines.append("No tokenizer: ids are the bytes of UTF-8, and 256 begins and ends a document.")
-    elif talks is None:
+    if talks is None:
         lines.append(
-            "No chat template: whether it learnt from conversations stands with its data, which are gone."
+            "Whether it learnt from conversations stands with its data, which are gone: no chat template is "
+            "written, and the end of a turn ends no text."
         )
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ CHOSEN: Mapping[str, str] = {
     "data.train": """\
 documented for Genesis, in % of the tokens:
   FineWeb-Edu 51, DCLM 22, FineMath 12, Stack-Edu 8, Cosmopedia 5, Synth 2
-chosen: what stands here; corpus, the embedded text that ships with Python, stands in their place
+chosen: what stands here in their place (corpus is the embedded text that ships with Python)
 six folders of lab data prepare by weight:
   train: [{data: fineweb, weight: 51}, {data: dclm, weight: 22}, {data: finemath, weight: 12},
     {data: stack, weight: 8}, {data: cosmopedia, weight: 5}, {data: synth, weight: 2}]""",

@@ -228,7 +228,7 @@ def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor] | None]:
     if METADATA not in said:
         raise SpecError(
             f"{path}: holds weights, but no specification; it was written neither by lab train nor by "
-            "lab export"
+            "lab export, or for transformers (lab export --hf)"
         )
     try:
         header = json.loads(said[METADATA])

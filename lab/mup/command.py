@@ -134,7 +134,7 @@ def _show_each(known: Mapping[str, type[Block]], setting: Setting, figure: Path 
         )
         return
     wide = setting.widths[-1]
-    header = ("block", f"at {setting.widths[0]}", f"at {wide}, plain", "with muP")
+    header = ("block", f"at {setting.widths[0]}, plain", f"at {wide}, plain", "with muP")
     header += ("exponent, plain", "with muP", "logits, plain", "with muP")
     say(
         f"Movement of each block alone in {setting.steps} steps of AdamW at {setting.lr:g}, {_means(setting)}"

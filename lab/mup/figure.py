@@ -40,7 +40,7 @@ def each(found: Mapping[str, Mapping[bool, Sequence[Growth]]], setting: Setting)
             (
                 LOGITS if g.name == LOGITS else block,
                 list(setting.widths),
-                [m[-1] / g.moved[0][-1] for m in g.moved],
+                [m[-1] / g.moved[0][-1] if g.moved[0][-1] else math.nan for m in g.moved],
             )
             for block, growths in found.items()
             for g in growths[mup]

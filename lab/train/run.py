@@ -18,9 +18,9 @@ from blocks import BLOCKS
 from blocks.base import Kernel
 from blocks.kernels import gpu
 from blocks.kernels.native import KernelError, library
-from lab.data.origin import Origin
+from lab.data.origin import Origin, origins_of
 from lab.model.form import Spec
-from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, write_model
+from lab.model.spec import Blocks, build, dump, load, read_model, schedule_of, trained_on, write_model
 from lab.train import checkpoint as checkpoints
 from lab.train import folder as folders
 from lab.train.baselines import bigram_bits, xz_bits
@@ -188,7 +188,7 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
         bits = trainer.score(list(range(feed.held_out.count)))
         weights = trainer.weights()
         if crew.leads:
-            _write_model(weights, spec, feed.data, folder / MODEL, blocks)
+            _write_model(weights, spec, _learnt_from(spec), folder / MODEL, blocks)
             bigram, xz = bigram_bits(feed.train_text(), feed.held_out.text), xz_bits(feed.held_out.text)
     return Ended(
         state="finished" if finished else "stopped",
@@ -290,6 +290,12 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
     write_text(folder / SPEC, dump(spec))
     write_text(path, json.dumps(env, indent=2) + "\n")
     folders.begin_log(folder, begun.step)
+
+
+def _learnt_from(spec: Spec) -> list[Origin]:
+    """What the weights were trained on: the data of their start, then its own, without what was held out."""
+    before = [] if spec.train.start is None else trained_on(Path(spec.train.start))
+    return list(dict.fromkeys([*before, *origins_of(one.data for one in spec.data.train)]))
 
 
 def _write_model(

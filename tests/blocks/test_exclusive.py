@@ -17,6 +17,7 @@ from blocks import BLOCKS
 from blocks.base import Block, Context
 from blocks.parts import apart
 from blocks.values import Embedding, Values
+from tests.blocks import tolerances
 from tests.blocks.harness import BATCH, SHAPE, block_of, build, cases, noise
 
 WITHOUT = {
@@ -147,3 +148,17 @@ def test_what_is_read_apart_is_at_right_angles_to_the_value(groups: int) -> None
     along = o - left
     torch.testing.assert_close(along, whole * ((o * whole).sum(-1) / whole.square().sum(-1))[..., None])
     assert torch.equal(apart(o, torch.zeros_like(v)), o)
+
+
+@pytest.mark.parametrize("length", [1, 2, 33])
+@pytest.mark.parametrize("name", EXCLUSIVE)
+def test_in_mixed_precision_what_is_left_is_not_the_rounding_of_what_was_read(name: str, length: int) -> None:
+    for text in cases({name: BLOCKS[name]}):
+        block, plain = (replace(block_of(text, BLOCKS), exclusive=one) for one in (True, False))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        exact, module, whole = build(block), build(block).float(), build(plain)
+        x = noise(BATCH, length, SHAPE.dim)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            found = module(x.float())[0].double()
+        with torch.no_grad():
+            off, size = (found - exact(x)[0]).norm(), max(exact(x)[0].norm(), whole(x)[0].norm())
+        assert off <= tolerances.bf16(name) * size, f"{text}: {off / size:.2%} of what is read"

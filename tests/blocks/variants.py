@@ -18,7 +18,7 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "fox": [
         "fox(kv_heads=2, forget_bias=3)",
-        "fox(output_gate='sigmoid', output_norm=True, qk_norm=True, conv=4)",
+        "fox(output_gate='sigmoid', output_norm=True, qk_norm=True, conv=4, exclusive=True)",
         "fox(output_gate='silu', conv=1)",
         "fox(kv_heads=2, exclusive=True)",
     ],

@@ -101,6 +101,20 @@ def test_a_model_keeps_the_digest_in_whatever_file_it_is_written_to(here: Path, 
         assert read_model(Path(path))[1].name == "small"
 
 
+def test_a_model_was_trained_on_what_its_start_was_and_not_on_what_was_held_out(here: Path, answer) -> None:
+    for name in ("more", "held"):
+        prepare([str(here / "texts")], here / name, Bytes(), valid=0.3 if name == "more" else 0.4)
+    start = "models/small/model.safetensors"
+    sets = ("data.train=[{data: more}]", "data.valid=held", f"train.start={start}", "name=second")
+    found = json.loads(
+        answer(
+            "train", "small.yaml", "--peak", "1", "--json", *(word for one in sets for word in ("--set", one))
+        )
+    )
+    assert {one["name"] for one in found["data"]} == {"more", "held"}
+    assert [one.name for one in trained_on(Path("models/second/model.safetensors"))] == ["data", "more"]
+
+
 def test_the_corpus_is_named_by_its_texts_and_a_folder_of_it_by_both(tmp_path: Path) -> None:
     whole = hashlib.sha256()
     for name, one in corpus_texts():

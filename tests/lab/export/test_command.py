@@ -215,7 +215,7 @@ def test_without_its_data_nobody_knows_whether_a_model_learnt_from_talks(answer,
     spec = loads(TEXT, overrides=gone)
     write_model(build(spec), spec, tmp_path / "m.safetensors")
     said = answer("export", tmp_path / "m.safetensors", "--hf", tmp_path / "hf")
-    assert "No chat template" in said and "data, which are gone" in said
+    assert "no chat template" in said and "data, which are gone" in said
     assert "chat_template" not in json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
 
 
