@@ -9,7 +9,8 @@ import torch
 
 from blocks import BLOCKS
 from blocks.schedule import parse
-from lab.mup.coordinates import EXCEPTIONS, Setting, check, exponent
+from lab.mup.coordinates import EXCEPTIONS, Growth, Setting, check, exponent
+from lab.mup.figure import each
 from lab.mup.rates import Curve, text, train
 
 
@@ -72,6 +73,12 @@ def test_without_a_schedule_each_block_is_checked_alone_and_drawn(answer, lab, w
     assert all(f'"name":"{name}"' in drawn for name in (*BLOCKS, "logits"))
     refused = lab(*words, "--rates", 10)
     assert refused.code == 2 and "lab mup gdn --rates" in refused.err and refused.err.count("\n") == 1
+
+
+def test_a_block_that_does_not_move_is_drawn_without_points() -> None:
+    still = {mup: [Growth("still", ((1.0, 1.0),) * 2, ((0.0, 0.0),) * 2, math.nan)] for mup in (False, True)}
+    drawn = each({"still": still}, Setting(widths=(64, 128)))
+    assert all(math.isnan(y) for trace in drawn.data for y in trace.y)
 
 
 def test_rates_as_json_and_as_a_figure(answer, workplace: Path) -> None:
