@@ -210,11 +210,21 @@ class Pool:
         process = self._context.Process(target=_main, args=(theirs, self._setup), daemon=True)
         # The safe path keeps a torch.py of the user's working directory from being taken for torch.
         with _for_children(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONSAFEPATH="1"):
-            process.start()
+            _begin(process)
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)
         return worker
+
+
+def _begin(process: BaseProcess) -> None:
+    """Start it. A server of processes that was killed is replaced once its end is seen, a moment later."""
+    for pause in (0.1, 0.4, 1.6, 6.4):
+        try:
+            return process.start()
+        except (ConnectionError, EOFError):
+            time.sleep(pause)
+    process.start()
 
 
 def _exit(code: int | None) -> str:

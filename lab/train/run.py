@@ -188,7 +188,8 @@ def _end(trainer: Trainer, folder: Path, feed: Feed, blocks: Blocks, finished: b
         bits = trainer.score(list(range(feed.held_out.count)))
         weights = trainer.weights()
         if crew.leads:
-            _write_model(weights, spec, _learnt_from(spec), folder / MODEL, blocks)
+            noted = json_of(text_of(folder / ENV), folder / ENV, "delete this folder")["learnt_from"]
+            _write_model(weights, spec, [Origin(**one) for one in noted], folder / MODEL, blocks)
             bigram, xz = bigram_bits(feed.train_text(), feed.held_out.text), xz_bits(feed.held_out.text)
     return Ended(
         state="finished" if finished else "stopped",
@@ -268,13 +269,12 @@ def _stored(folder: Path, blocks: Blocks) -> dict[str, Any] | None:
 def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
     """spec.yaml, env.json, and the log up to where the training goes on from."""
     folder, now = begun.folder, timestamp()
-    path, created = folder / ENV, now
-    if path.exists():
-        created = json_of(text_of(path), path, "delete this folder").get("created", now)
+    path = folder / ENV
+    earlier = json_of(text_of(path), path, "delete this folder") if path.exists() else {}
     env = {
         "kind": KIND,
         "name": spec.name,
-        "created": created,
+        "created": earlier.get("created", now),
         "continued": now,
         **versions(),
         "device": begun.device,
@@ -286,6 +286,8 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
         "params": begun.params,
         "data": feed.digests,
         "origins": [asdict(one) for one in feed.data],
+        # Kept from the first start: the file that train.start names may be gone when a training goes on.
+        "learnt_from": earlier.get("learnt_from") or [asdict(one) for one in _learnt_from(spec)],
     }
     write_text(folder / SPEC, dump(spec))
     write_text(path, json.dumps(env, indent=2) + "\n")
@@ -294,7 +296,8 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
 
 def _learnt_from(spec: Spec) -> list[Origin]:
     """What the weights were trained on: the data of their start, then its own, without what was held out."""
-    before = [] if spec.train.start is None else trained_on(Path(spec.train.start))
+    start = None if spec.train.start is None else Path(spec.train.start)
+    before = [] if start is None or not start.exists() else trained_on(start)
     return list(dict.fromkeys([*before, *origins_of(one.data for one in spec.data.train)]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import polars as pl
 import pytest
 
 from sweeps import results, space
-from sweeps.pool import Job, Pool, Reply, Setup, use_one_thread
+from sweeps.pool import Job, Pool, Reply, Setup, _begin, use_one_thread
 from sweeps.recipe import loads
 from sweeps.run import code_hash, execute, runs_of
 from tests.sweeps.machines import TEXT
@@ -73,6 +74,20 @@ def test_workers_are_forked_from_one_process_that_has_torch(setup: Setup) -> Non
         (server,) = {parent_of(pid) for pid in pids}
         assert server != os.getpid() and parent_of(server) == os.getpid()
         assert "libtorch" in Path(f"/proc/{server}/maps").read_text()
+
+
+def test_a_process_begins_though_its_server_was_killed_a_moment_ago() -> None:
+    context = multiprocessing.get_context("forkserver")
+    for _ in range(3):
+        process = context.Process(target=time.sleep, args=(60,), daemon=True)
+        _begin(process)
+        assert process.pid is not None
+        os.kill(parent_of(process.pid), signal.SIGKILL)
+        another = context.Process(target=time.sleep, args=(0,))
+        _begin(another)
+        another.join(60)
+        process.kill()
+        assert another.exitcode == 0
 
 
 @pytest.mark.parametrize("victim", ["worker", "server and worker"])
