@@ -296,6 +296,7 @@ def _write_head(spec: Spec, begun: Begun, feed: Feed) -> None:
 
 def _learnt_from(spec: Spec) -> list[Origin]:
     """What the weights were trained on: the data of their start, then its own, without what was held out."""
+    # A folder of an earlier version may go on after its start is gone: then nobody can say what that learnt.
     start = None if spec.train.start is None else Path(spec.train.start)
     before = [] if start is None or not start.exists() else trained_on(start)
     return list(dict.fromkeys([*before, *origins_of(one.data for one in spec.data.train)]))
