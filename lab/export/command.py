@@ -93,9 +93,10 @@ def export(
     if hf is not None:
         from lab.export.huggingface import write_folder
 
-        talks = _talks(spec)
-        files = write_folder(made, spec, tokenizer_of(spec, tokenizer), hf, talks is True)
+        talks, learnt = _talks(spec), trained_on(path)
+        files = write_folder(made, spec, tokenizer_of(spec, tokenizer), hf, learnt, talks is True)
         document = {"folder": str(hf), "files": files, "learnt_talks": talks}
+        document["trained_on"] = [asdict(one) for one in learnt]
         emit(document) if json else say(_folder(hf, files, talks))
         return
     target = out or path.parent / f"{spec.name}.{_ending(part)}"

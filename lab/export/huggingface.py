@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from blocks.model import LanguageModel
+from lab.data.origin import Origin
 from lab.data.tokens import END, START, JsonTokenizer, Tokenizer
 from lab.model.form import Spec
 from lab.model.spec import SpecError, dump, loads, schedule_of
@@ -35,10 +38,16 @@ CHATML = (
 
 
 def write_folder(
-    model: LanguageModel, spec: Spec, tokenizer: Tokenizer, folder: Path, talks: bool = False
+    model: LanguageModel,
+    spec: Spec,
+    tokenizer: Tokenizer,
+    folder: Path,
+    learnt: Sequence[Origin],
+    talks: bool = False,
 ) -> list[str]:
     """The folder, whole or not at all; the names of its files. Raises CommandError.
 
+    learnt: the data that the weights were trained on, for config.json.
     talks: whether the model learnt from conversations. Then its tokenizer has their template, and the end of
     a turn ends what is generated.
     """
@@ -55,7 +64,7 @@ def write_folder(
         ) from None
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write_json(made / "config.json", _config(spec, tokenizer))
+        _write_json(made / "config.json", _config(spec, tokenizer, learnt))
         _write_json(made / "generation_config.json", _ends(tokenizer, talks))
         own = {name: one.detach().contiguous() for name, one in model.named_parameters(prefix="lab")}
         save_file(own, str(made / "model.safetensors"), {"format": "pt"})
@@ -70,7 +79,7 @@ def write_folder(
     return sorted(path.name for path in folder.iterdir())
 
 
-def _config(spec: Spec, tokenizer: Tokenizer) -> dict[str, Any]:
+def _config(spec: Spec, tokenizer: Tokenizer, learnt: Sequence[Origin]) -> dict[str, Any]:
     return {
         "model_type": "hybrid_architecture_lab",
         "architectures": [CLASS],
@@ -79,6 +88,7 @@ def _config(spec: Spec, tokenizer: Tokenizer) -> dict[str, Any]:
             "AutoModelForCausalLM": f"{MODELING.stem}.{CLASS}",
         },
         "specification": dump(spec),
+        "trained_on": [asdict(one) for one in learnt],
         "vocab_size": spec.model.vocab,
         "hidden_size": spec.model.shape.dim,
         "num_attention_heads": spec.model.shape.heads,

@@ -99,6 +99,9 @@ def test_a_model_keeps_the_digest_in_whatever_file_it_is_written_to(here: Path, 
     for path in ("models/small/model.safetensors", "whole.safetensors", "six.zst"):
         assert trained_on(Path(path)) == wanted, path
         assert read_model(Path(path))[1].name == "small"
+    said = json.loads(answer("export", "six.zst", "--hf", "folder", "--json"))
+    config = json.loads(Path("folder/config.json").read_text())
+    assert [[Origin(**one) for one in found["trained_on"]] for found in (said, config)] == [wanted] * 2
 
 
 def test_a_model_was_trained_on_what_its_start_was_and_not_on_what_was_held_out(here: Path, answer) -> None:

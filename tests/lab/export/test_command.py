@@ -224,7 +224,7 @@ def test_a_tokenizer_goes_with_the_folder(tmp_path: Path) -> None:
     Tokenizer(models.WordLevel(words, unk_token="the")).save(str(tmp_path / "t.json"))
     spec = loads(TEXT, overrides=[f"data.tokenizer={tmp_path / 't.json'}"])
     tokenizer = tokenizer_of(spec)
-    files = write_folder(build(spec), spec, tokenizer, tmp_path / "hf")
+    files = write_folder(build(spec), spec, tokenizer, tmp_path / "hf", [])
     assert {"tokenizer.json", "tokenizer_config.json"} <= set(files)
     kept = Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
     assert kept.token_to_id("<|endoftext|>") == tokenizer.separator == 2
