@@ -11,7 +11,7 @@ from analysis.report import document
 from analysis.transfer import Transfer
 from analysis.transfer_words import cell_name, edges, frontier_text, headline, notes, short_tokens
 
-__all__ = ["by_cell", "by_cost", "render", "score_and_loss"]
+__all__ = ["by_cell", "by_cost", "figures", "render", "score_and_loss"]
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
@@ -34,6 +34,18 @@ def render(found: Transfer, name: str) -> str:
         for part in [_frontier(place, one)]
     ]
     return document(f"{name}: does the verdict transfer?", parts)
+
+
+def figures(found: Transfer) -> dict[str, go.Figure]:
+    """The page's figures by name; none before a cell is complete."""
+    if found.overall is None:
+        return {}
+    costs = {"flops": found.by_flops, "state": found.by_state}
+    return {
+        "cells": by_cell(found),
+        "scores": score_and_loss(found),
+        **{name: by_cost(one) for name, one in costs.items() if one is not None},
+    }
 
 
 def _correlations(found: Transfer) -> Part:
@@ -73,7 +85,7 @@ def by_cell(found: Transfer) -> go.Figure:
         some = [(one, held) for one in cells for held in one.held if held.predictor == name]
         drawn.add_trace(
             go.Scatter(
-                x=[safe(cell_name(one)) for one, _ in some],
+                x=[safe(cell_name(one)).removesuffix(" tokens").replace(", ", "<br>") for one, _ in some],
                 y=[held.tau for _, held in some],
                 error_y={
                     "type": "data",
@@ -89,6 +101,7 @@ def by_cell(found: Transfer) -> go.Figure:
                 marker={"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9},
             )
         )
+    drawn.update_xaxes(title="parameters, and tokens trained on")
     drawn.update_yaxes(title="Kendall's tau-b with the loss", range=[-1.05, 1.05], dtick=0.5)
     return _legend(styled(drawn, height=420))
 
@@ -120,9 +133,7 @@ def score_and_loss(found: Transfer) -> go.Figure:
             go.Scatter(
                 x=[line.score],
                 y=[line.bits[-1]],
-                mode="markers+text",
-                text=[safe(line.label)],
-                textposition="top center",
+                mode="markers",
                 name=safe(line.label),
                 marker={
                     "color": colour[line.label],
@@ -137,7 +148,7 @@ def score_and_loss(found: Transfer) -> go.Figure:
     size, tokens = found.cells[-1]
     drawn.update_xaxes(title="synthetic score")
     drawn.update_yaxes(title=f"bits per byte at {size}, {short_tokens(tokens)} tokens")
-    return styled(drawn, height=460)
+    return _legend(styled(drawn, height=460))
 
 
 def _frontier(place: str, one: Frontier) -> Part:
@@ -169,6 +180,9 @@ def by_cost(one: Frontier) -> go.Figure:
                 meta={"label": label, "colour": colour[label]},
             )
         )
+    for place, size in enumerate(sizes):  # the key to the symbols: no point of its own
+        marker = {"color": INK, "size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]}
+        drawn.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=safe(size), marker=marker))
     if one.scale is not None:
         ends = [one.on[0].cost, one.on[-1].cost]
         drawn.add_trace(

@@ -47,7 +47,7 @@ from lab.status import status
 from lab.sweep import pack, sweep
 from lab.terminal import note
 from lab.train.command import train
-from lab.transfer.commands import pack_rows, run_study, show_study
+from lab.transfer.commands import Shows, pack_rows, run_study, show_study
 from lab.worker import worker
 
 __all__ = ["app", "main", "run"]
@@ -67,7 +67,7 @@ app = typer.Typer(
     add_completion=False,
 )
 genesis = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-transfer = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+transfer = typer.Typer(cls=Shows, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 data = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
 
@@ -121,7 +121,8 @@ app.add_typer(
     transfer,
     name="transfer",
     help="Does the verdict transfer? Synthetic scores held against language models of the same schedules.",
-    epilog="\b\nExamples:\n  lab transfer run transfer --time 110m\n  lab transfer run --help",
+    epilog="\b\nExamples:\n  lab transfer runs/transfer\n  lab transfer run transfer --time 110m\n"
+    "  lab transfer run --help",
 )
 app.add_typer(
     data,

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.sweep import RunsOption, run_folder
-from lab.terminal import CommandError, JsonOption, emit, plural, say, table
+from lab.terminal import CommandError, FiguresOption, FormatOption, JsonOption, emit, plural, say, table
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from analysis.versus import Pair
 
 __all__ = ["report"]
@@ -28,10 +26,8 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Default: report.html in the folder; of two, A/versus-B.html."),
     ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw every figure as a file in DIR, too.")
-    ] = None,
-    format_: Annotated[str, typer.Option("--format", help="Of these files: svg or png.")] = "svg",
+    figures: FiguresOption = None,
+    format_: FormatOption = "svg",
     runs: RunsOption = Path("runs"),
     json: JsonOption = False,
 ) -> None:
@@ -49,7 +45,9 @@ def report(
     if len(run) > 2:
         raise CommandError(f"{len(run)} run folders are given; one is reported, two are compared")
     if figures is not None:
-        _check_figures(figures, format_)
+        from lab.figures import check_folder
+
+        check_folder(figures, format_)
     if len(run) == 2:
         _versus(run, runs, out, figures, format_, json)
     else:
@@ -67,8 +65,10 @@ def _report(folder: Path, out: Path | None, figures: Path | None, format_: str, 
     written = write(folder, out, answer.importance)
     drawn = []
     if figures is not None:
+        from lab.figures import draw
+
         results = read(folder)
-        drawn = _draw(figures_of(results, asked(results, folder)), figures, format_)
+        drawn = draw(figures_of(results, asked(results, folder)), figures, format_)
     if json:
         more = {"effects": effects_document(answer), "front": answer.front, "report": str(written)}
         more |= {"rows": str(beside(written))}
@@ -93,7 +93,11 @@ def _versus(
     names = (one, other) if one != other else (str(folders[0]), str(folders[1]))
     found = compared(folders, names)
     written = write(found, out or folders[0] / f"versus-{other}.html")
-    drawn = [] if figures is None else _draw({"difference": difference(found)}, figures, format_)
+    drawn = []
+    if figures is not None:
+        from lab.figures import draw
+
+        drawn = draw({"difference": difference(found)}, figures, format_)
     if json:
         more = {"report": str(written), **({"figures": drawn} if figures else {})}
         emit({"sentence": sentence(found), **asdict(found), **more})
@@ -117,24 +121,3 @@ def _table(names: tuple[str, str], pairs: tuple[Pair, ...]) -> str:
         for pair in pairs
     ]
     return table(("", *names, "difference", "95 % interval", "the second is"), rows)
-
-
-def _check_figures(figures: Path, format_: str) -> None:
-    """Raises CommandError or PictureError before anything is written."""
-    from analysis.picture import ENDINGS, drawer
-
-    if f".{format_}" not in ENDINGS:
-        raise CommandError(f"--format is {format_!r}; choose svg or png")
-    if figures.exists() != figures.is_dir() or not figures.parent.is_dir():
-        raise CommandError(f"--figures {figures}: a folder is wanted, or a new name in one that exists")
-    drawer()
-
-
-def _draw(found: dict[str, go.Figure], figures: Path, format_: str) -> list[str]:
-    """Draw every figure to a file of its name in the folder ``figures``; the paths."""
-    from analysis.picture import write_all
-
-    figures.mkdir(exist_ok=True)
-    wanted = {figures / f"{name}.{format_}": figure for name, figure in found.items()}
-    write_all(wanted)
-    return [str(path) for path in wanted]

@@ -24,6 +24,8 @@ __all__ = [
     "CommandError",
     "DepthOption",
     "DimOption",
+    "FiguresOption",
+    "FormatOption",
     "HeadsOption",
     "JsonOption",
     "VarOption",
@@ -50,6 +52,10 @@ VarOption = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME=VALUE", help="A variable of the schedule: r=3, k=0.25, m=gdn."),
 ]
+FiguresOption = Annotated[
+    Path | None, typer.Option("--figures", metavar="DIR", help="Draw every figure as a file in DIR, too.")
+]
+FormatOption = Annotated[str, typer.Option("--format", help="Of these files: svg or png.")]
 DimOption = Annotated[int, typer.Option("--dim", help="Model width.")]
 HeadsOption = Annotated[int, typer.Option("--heads", help="Heads of every mixer.")]
 DepthOption = Annotated[

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lab.progress import Progress, duration
 from lab.sweep import SetOption, seconds_of
 from lab.terminal import (
     BlocksOption,
     CommandError,
+    FiguresOption,
+    FormatOption,
     JsonOption,
     emit,
     known_blocks,
@@ -23,11 +26,12 @@ from lab.terminal import (
 )
 
 if TYPE_CHECKING:
+    from analysis.transfer import Transfer
     from lab.train.folder import Step
     from lab.train.run import Begun
     from lab.transfer.form import Study
 
-__all__ = ["pack_rows", "run_study", "show_study"]
+__all__ = ["Shows", "pack_rows", "run_study", "show_study"]
 
 STUDY = "study.yaml"
 
@@ -41,6 +45,18 @@ OutOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="The folder of the study; default: the one given, or runs/NAME."),
 ]
+
+
+class Shows(TyperGroup):
+    """The commands of ``lab transfer``; a study in place of a command is shown: ``lab transfer RUN``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does, with ``show`` before the name, file or folder of a study."""
+        if args and args[0] not in self.commands:
+            from lab.transfer.pieces import shipped
+
+            args = ["show", *args] if args[0] in shipped() or Path(args[0]).exists() else args
+        return super().resolve_command(ctx, args)
 
 
 def run_study(
@@ -114,6 +130,8 @@ def show_study(
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page, too.")] = None,
+    figures: FiguresOption = None,
+    format_: FormatOption = "svg",
     set_: SetOption = None,
     blocks: BlocksOption = None,
     json: JsonOption = False,
@@ -125,15 +143,14 @@ def show_study(
     Examples:
       lab transfer show transfer
       lab transfer show transfer --verdict sweeps/known/lite.parquet
-      lab transfer show runs/transfer
+      lab transfer show runs/transfer --figures figures
       lab transfer show mine.yaml --html mine.html --json
     """
     from lab.transfer.page import document, page
     from lab.transfer.pieces import load
     from lab.transfer.show import held_against, rows_of
 
-    if html is not None and (html.is_dir() or not html.parent.is_dir()):
-        raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
+    _check(html, figures, format_)
     known = known_blocks(blocks)
     study, out = _named(study, out)
     asked = load(study, set_ or (), known)
@@ -144,13 +161,18 @@ def show_study(
         from sweeps.files import write_text
 
         write_text(html, render(found, asked.name))
+    drawn = None if figures is None else _draw(found, figures, format_)
     data, words = _here(asked.data)
     if json:
-        emit(document(found) | {"data_here": data} | ({} if html is None else {"html": str(html)}))
+        more = {"html": str(html)} if html is not None else {}
+        more |= {"figures": drawn} if drawn is not None else {}
+        emit(document(found) | {"data_here": data} | more)
         return
     say(f"{page(found)}\n\n{words}")
     if html is not None:
         say(f"\npage: {html}")
+    if drawn is not None:
+        say(f"{plural(len(drawn), 'figure')}: {figures}")
 
 
 def pack_rows(
@@ -181,6 +203,24 @@ def pack_rows(
         emit({"file": str(file), "rows": frame.height, "asked": wanted})
     else:
         say(f"{file}: {frame.height:,} of {plural(wanted, 'training')}")
+
+
+def _check(html: Path | None, figures: Path | None, ending: str) -> None:
+    """Refuse, before the answer is worked out, what it cannot be written to. Raises CommandError."""
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise CommandError(f"--html {html}: a file name in a folder that exists is wanted")
+    if figures is not None:
+        from lab.figures import check_folder
+
+        check_folder(figures, ending)
+
+
+def _draw(found: Transfer, figures: Path, ending: str) -> list[str]:
+    """Every figure of the page as a file in ``figures``; the paths."""
+    from analysis.transfer_page import figures as figures_of
+    from lab.figures import draw
+
+    return draw(figures_of(found), figures, ending)
 
 
 def _named(study: str, out: Path | None) -> tuple[str, Path | None]:

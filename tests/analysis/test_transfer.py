@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 from analysis.frontier import Spot, frontier
 from analysis.panel import PanelError, Part, Sheet
 from analysis.transfer import SCORE, transfer
-from analysis.transfer_page import render
+from analysis.transfer_page import figures, render
 from analysis.transfer_words import headline, notes
 
 SEED = 20_279
@@ -123,6 +123,7 @@ def test_a_study_under_way_is_not_decided_and_counts_whole_cells_alone():
     assert (
         headline(none).startswith("Not yet decided: 0 of 32") and none.overall is None and notes(none) == []
     )
+    assert figures(none) == {}
 
 
 def test_hybrids_are_held_apart():
@@ -151,5 +152,7 @@ def test_the_page_holds_the_sentence_and_needs_no_network():
     found = transfer(frame_of(3 - np.arange(8) / 10), verdict_of(np.arange(8)), LABELS, 32, draws=50)
     page = render(found, "<toy>")
     assert headline(found) in page and "&lt;toy&gt;" in page and "<toy>" not in page
-    assert all(f'data-figure="{name}"' in page for name in ("cells", "scores", "flops", "state"))
+    drawn = figures(found)
+    assert drawn.keys() == {"cells", "scores", "flops", "state"}
+    assert all(f'data-figure="{name}"' in page for name in drawn)
     assert "default-src 'none'" in page

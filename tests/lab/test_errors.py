@@ -198,6 +198,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "transfer run transfer --out notours": ("notours", "give another --out"),
     "transfer show transfer --html none/x.html": ("none/x.html", "folder"),
     "transfer show transfer --verdict none.parquet": ("none.parquet", "no such file"),
+    "transfer show transfer --figures none/figs": ("none/figs", "folder"),
+    "transfer show transfer --figures figs --format pdf": ("--format is 'pdf'", "svg or png"),
+    "transfer shwo": ("no such command 'shwo'", "'show'"),
     "transfer pack transfer x.parquet --out none --set lr=0.5": (
         "x.parquet",
         "no row",

@@ -137,3 +137,10 @@ def test_a_folder_that_a_study_was_run_in_is_that_study_and_its_rows(
     assert other.code == 2 and "there is no row" in other.err
     refused = lab("transfer", "show", tmp_path)
     assert refused.code == 2 and "a directory without study.yaml" in refused.err
+
+
+def test_a_study_in_place_of_a_command_is_shown(data: Path, tmp_path: Path, answer) -> None:
+    path = write_study(tmp_path, data)
+    asked = answer("transfer", "show", path, "--json")
+    assert json.loads(asked)["sentence"].startswith("Not yet decided: 0 of 6")
+    assert answer("transfer", path, "--json") == asked
