@@ -22,7 +22,6 @@ __all__ = [
     "in_script",
     "key",
     "section",
-    "short",
     "spot",
     "strip",
     "table",
@@ -82,14 +81,6 @@ def embedded(name: str, figure: go.Figure) -> str:
 def e(text: object) -> str:
     """Text for the page, whoever wrote it."""
     return html.escape(str(text), quote=True)
-
-
-def short(number: float) -> str:
-    """A large count with three figures: ``12.3k``, ``4.56M``."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
 
 
 def embedded_json(value: object, name: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import polars as pl
 
 from analysis import heat, plots
-from analysis.fragments import Part, cell, e, key, section, short, spot, strip, table, whisker
+from analysis.counts import short
+from analysis.fragments import Part, cell, e, key, section, spot, strip, table, whisker
 from analysis.stats import Ranking, Row
 from analysis.tables import Board, curves, diverged, positions
 from analysis.words import amount, answer, margin_text, notes, score_name, sizes, value_text

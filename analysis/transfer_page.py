@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.fragments import Part, cell, e, section, short, spot, table
+from analysis.counts import short
+from analysis.fragments import Part, cell, e, section, spot, table
 from analysis.frontier import Frontier
 from analysis.plots import INK, OKABE_ITO, colours, safe, styled
 from analysis.report import document
 from analysis.transfer import Transfer
-from analysis.transfer_words import cell_name, edges, frontier_text, headline, notes, short_tokens
+from analysis.transfer_words import cell_name, edges, frontier_text, headline, notes
 
 __all__ = ["by_cell", "by_cost", "figures", "render", "score_and_loss"]
 
@@ -107,7 +108,7 @@ def by_cell(found: Transfer) -> go.Figure:
 
 
 def _losses(found: Transfer) -> Part:
-    heads = [f"{size}, {short_tokens(tokens)}" for size, tokens in found.cells]
+    heads = [f"{size}, {short(tokens)}" for size, tokens in found.cells]
     rows = [
         (
             cell("schedule", e(line.label)),
@@ -147,7 +148,7 @@ def score_and_loss(found: Transfer) -> go.Figure:
     )
     size, tokens = found.cells[-1]
     drawn.update_xaxes(title="synthetic score")
-    drawn.update_yaxes(title=f"bits per byte at {size}, {short_tokens(tokens)} tokens")
+    drawn.update_yaxes(title=f"bits per byte at {size}, {short(tokens)} tokens")
     return _legend(styled(drawn, height=460))
 
 
@@ -171,7 +172,7 @@ def by_cost(one: Frontier) -> go.Figure:
                 y=[point.bits for point in mine],
                 mode="markers",
                 name=safe(label),
-                text=[safe(f"{point.size}, {short_tokens(point.tokens)} tokens") for point in mine],
+                text=[safe(f"{point.size}, {short(point.tokens)} tokens") for point in mine],
                 marker={
                     "color": colour[label],
                     "size": 8,

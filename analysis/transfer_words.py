@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from analysis.counts import short
 from analysis.frontier import Frontier
 from analysis.stats import Interval
 from analysis.transfer import Against, Held, Transfer
 
-__all__ = ["cell_name", "edges", "frontier_text", "headline", "notes", "short_tokens", "verdict"]
+__all__ = ["cell_name", "edges", "frontier_text", "headline", "notes", "verdict"]
 
 
 def headline(found: Transfer) -> str:
@@ -93,12 +94,7 @@ def frontier_text(one: Frontier | None) -> str | None:
 
 def cell_name(about: Against) -> str:
     """``60k, 328k tokens``, or the mean over all cells."""
-    return "all cells" if about.size is None else f"{about.size}, {short_tokens(about.tokens or 0)} tokens"
-
-
-def short_tokens(tokens: int) -> str:
-    """``328k``, ``1.31M``."""
-    return f"{tokens / 1e6:.3g}M" if tokens >= 1e6 else f"{tokens / 1e3:.3g}k"
+    return "all cells" if about.size is None else f"{about.size}, {short(about.tokens or 0)} tokens"
 
 
 def edges(interval: Interval, sign: bool = False) -> str:

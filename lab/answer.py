@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.terminal import plural, short, table
+from analysis.counts import short
+from lab.terminal import plural, table
 
 if TYPE_CHECKING:
     from analysis.marginal import Importance, Marginals

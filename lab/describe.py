@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.counts import short
 from lab.terminal import (
     BlocksOption,
     CommandError,
@@ -20,7 +21,6 @@ from lab.terminal import (
     known_blocks,
     percent,
     say,
-    short,
     table,
     variables,
 )

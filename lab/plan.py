@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.counts import short
 from lab.progress import duration
 from lab.sweep import SetOption, not_trained
 from lab.terminal import (
@@ -19,7 +20,6 @@ from lab.terminal import (
     note,
     plural,
     say,
-    short,
     table,
 )
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from analysis.counts import short
 from analysis.tables import board
 from blocks import BLOCKS
 from blocks.base import Block, Shape
 from lab.catalogue import options
-from lab.terminal import short
 from sweeps.packs import KNOWN
 from sweeps.results import read_runs
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from analysis.counts import short
 from lab.sweep import RunsOption, run_folder
 from lab.terminal import (
     BlocksOption,
@@ -21,7 +22,6 @@ from lab.terminal import (
     percent,
     plural,
     say,
-    short,
     table,
 )
 

@@ -37,7 +37,6 @@ __all__ = [
     "percent",
     "plural",
     "say",
-    "short",
     "stream",
     "table",
     "variables",
@@ -132,14 +131,6 @@ def _numeric(cell: str) -> bool:
         cell == "-"
         or re.fullmatch(r"[-+\N{MINUS SIGN}]?[\d.,]+(e[-+]?\d+)?( ?[%kMGT]?B?)?", cell) is not None
     )
-
-
-def short(number: float) -> str:
-    """A count to three figures: 950, 12.3k, 4.56M."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(number) >= 0.9995 * size:
-            return f"{number / size:#.3g}".rstrip(".") + unit
-    return f"{number:g}"
 
 
 def percent(share: float | None) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from analysis.ablation import Ablation, Effect, Worth
+from analysis.counts import short
 from lab.ablate.form import AblationPart
-from lab.terminal import plural, short, table
+from lab.terminal import plural, table
 
 __all__ = ["costs", "page"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.counts import short
 from lab.progress import EVERY, Progress, duration
-from lab.terminal import CommandError, JsonOption, emit, note, plural, say, short, table
+from lab.terminal import CommandError, JsonOption, emit, note, plural, say, table
 
 if TYPE_CHECKING:
     from lab.data.manifest import SplitName

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.counts import short
 from lab.describe import LENGTHS, MARKS, layer_lines
 from lab.genesis.commands import ConfigOption, config_named
-from lab.terminal import JsonOption, emit, percent, say, short, table
+from lab.terminal import JsonOption, emit, percent, say, table
 
 if TYPE_CHECKING:
     from blocks.genesis_model import GenesisConfig, Mode

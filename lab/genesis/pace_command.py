@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.counts import short
 from lab.sweep import SetOption
-from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, note, say, short
+from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, note, say
 
 if TYPE_CHECKING:
     from lab.genesis.pace import Line

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from analysis.counts import short
 from blocks.base import Block
 from blocks.cost import counts, state_size
 from lab.describe import LENGTHS
@@ -13,7 +14,7 @@ from lab.model.budget import Budget, Device, Memory, budget, device_named, matmu
 from lab.model.form import Spec
 from lab.model.spec import design_of, load, schedule_of, shape_of
 from lab.progress import duration
-from lab.terminal import emit, note, percent, plural, say, short, table
+from lab.terminal import emit, note, percent, plural, say, table
 
 __all__ = ["plan_model", "validate_model"]
 

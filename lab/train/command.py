@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from analysis.counts import short
 from lab.progress import Progress, duration
 from lab.sweep import SetOption
-from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, percent, say, short, table
+from lab.terminal import BlocksOption, JsonOption, emit, known_blocks, percent, say, table
 
 if TYPE_CHECKING:
     from lab.train.folder import Step

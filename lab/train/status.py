@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.counts import short
 from lab.progress import duration
-from lab.terminal import percent, short
+from lab.terminal import percent
 from lab.train.folder import MODEL, SPEC, FolderError, Step, is_locked, steps_of
 from sweeps import yamlmarks
 from sweeps.files import text_of

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from analysis.counts import short
 from lab.progress import Progress, duration
 from lab.sweep import SetOption, seconds_of
 from lab.terminal import (
@@ -22,7 +23,6 @@ from lab.terminal import (
     known_blocks,
     plural,
     say,
-    short,
 )
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from analysis.counts import short
 from analysis.transfer import Against, Transfer
 from analysis.transfer_words import (
     cell_name,
@@ -12,9 +13,8 @@ from analysis.transfer_words import (
     frontier_text,
     headline,
     notes,
-    short_tokens,
 )
-from lab.terminal import short, table
+from lab.terminal import table
 
 __all__ = ["document", "page"]
 
@@ -92,5 +92,5 @@ def _losses(found: Transfer) -> str:
         )
         for line in found.lines
     ]
-    heads = (f"{size}, {short_tokens(tokens)}" for size, tokens in found.cells)
+    heads = (f"{size}, {short(tokens)}" for size, tokens in found.cells)
     return f"Bits per byte, means over seeds\n\n{table(('schedule', 'score', 'full', 'state', *heads), rows)}"
