@@ -38,8 +38,10 @@ def test_the_page_of_the_docs_is_what_the_registry_says_now(answer) -> None:
     for name, cls in BLOCKS.items():
         section = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
         assert all(f"| `{option.name}` |" in section for option in dataclasses.fields(cls))  # pyright: ignore
+        # Who mixes tokens was seen to learn, or not to.
+        assert ("*Soon*: " in section) == (cls().role != "channel")
     # What the reference sweep shows, by its own rows.
-    assert page.count("*Learns*:") == 6 and "*Learns*: copying, memorization" in page.split("## `attn`")[1]
+    assert page.count("*In the end*: ") == 6 and "*In the end*: copying, memorization" in page
 
 
 def test_the_page_takes_blocks_of_ones_own(answer, workplace: Path) -> None:
