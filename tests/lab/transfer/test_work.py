@@ -26,6 +26,7 @@ from tests.lab.transfer.small import Silent, load_study, measured, worker_of, wr
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_a_branch_is_bit_for_bit_the_training_with_that_count_alone(study: Study, tmp_path: Path) -> None:
     piece = pieces(study)[2]
     first, last = study.tokens
