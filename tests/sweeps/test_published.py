@@ -45,11 +45,11 @@ def test_negative_eigenvalues_solve_parity_and_positive_ones_do_not() -> None:
 
 @pytest.mark.slow
 def test_recall_grows_with_the_state_and_attention_is_above() -> None:
-    labels = ("attention", "gla 512", "gla 128")
+    labels = ("attention", "gdn 512", "gdn 128")
     small = ("tasks=['mqar(vocab=32, length=24, pairs=6)']", "train.steps=400", "train.lr=1e-2")
     found = finals("mqar", labels, *small)
     attention, large, small_one = (found[label]["acc"] for label in labels)
-    assert found["attention"]["state"] > found["gla 512"]["state"] > found["gla 128"]["state"]
+    assert found["attention"]["state"] > found["gdn 512"]["state"] > found["gdn 128"]["state"]
     assert attention > 0.95
     assert large > small_one + 0.2
 
